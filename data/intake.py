@@ -1,0 +1,59 @@
+"""What every import shares: the count of rows skipped and why, and the bound on unreadable stamps."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.errors import InputError
+
+MOST_UNREADABLE = 0.01
+UNREADABLE = ("unreadable stamp", "stamp without a zone")
+
+
+@dataclass
+class Quarantine:
+    """Rows left out of an import, counted by reason."""
+
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, reason: str, rows: int) -> None:
+        """Count `rows` more under `reason`; none are not counted."""
+        if rows:
+            self.skipped[reason] = self.skipped.get(reason, 0) + int(rows)
+
+    def drop(self, frame: pd.DataFrame, problem: "pd.Series[str]") -> pd.DataFrame:
+        """`frame` without the rows that have a problem, which are counted."""
+        for reason, rows in problem[problem != ""].value_counts().items():
+            self.add(str(reason), rows)
+        return frame[(problem == "").to_numpy()]
+
+
+def refuse_unreadable(problem: "pd.Series[str]", raw: "pd.Series[str]", path: Path, remedy: str) -> None:
+    """InputError where more than 1% of a file's stamps could not be read; a few are quarantined instead."""
+    bad = problem.isin(UNREADABLE).to_numpy()
+    if bad.mean() <= MOST_UNREADABLE:
+        return
+    first = int(np.argmax(bad))
+    raise InputError(
+        f"{path}: expected stamps such as 2015-12-30 or 2015-12-30T16:05:00-05:00; {bad.sum()} of {len(bad)} "
+        f"({bad.mean():.0%}) are not: row {first + 1} holds {str(raw.iloc[first])!r} ({problem.iloc[first]}). {remedy} "
+        "Nothing was imported."
+    )
+
+
+def refuse_all_bad(frame: pd.DataFrame, quarantine: Quarantine, path: Path) -> None:
+    """InputError where no row of a file was usable."""
+    if frame.empty:
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in quarantine.skipped.items())
+        raise InputError(f"{path}: expected usable rows, found none ({reasons}). Nothing was imported.")
+
+
+def clean_tickers(tickers: "pd.Series[str]") -> "pd.Series[str]":
+    """Upper case without surrounding space; missing where there is none."""
+    cleaned = tickers.astype("string").str.strip().str.upper()
+    return cleaned.mask(cleaned == "")
+
+
+ODD_TICKER = r"^[A-Z0-9^][A-Z0-9.^=/_-]{0,23}$"

@@ -1,0 +1,116 @@
+"""The store: Delta tables in one folder, appended to and never overwritten.
+
+Nothing here knows what a bar or a headline means. `merge` inserts rows whose key is new, so writing
+the same rows twice adds none, and each merge is one atomic Delta commit: a killed process leaves the
+last commit readable. Past states are read by time (`as_of`), never by Delta version.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from data.asof import known
+from data.errors import LakeError
+from data.schemas import KEYS, SCHEMAS
+
+
+class Lake:
+    """The tables of `data.schemas` under one folder; a table not yet written reads as empty."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """Every row and version of `table`, in no particular order."""
+        schema = SCHEMAS[table]
+        names = columns or schema.names
+        try:
+            stored = DeltaTable(self._path(table)).to_pyarrow_table(columns=names)
+        except TableNotFoundError:
+            stored = schema.empty_table().select(names)
+        except (OSError, pa.ArrowException) as error:
+            raise LakeError(f"{self._path(table)}: expected a readable Delta table, found: {error}") from error
+        return stored.cast(pa.schema([schema.field(name) for name in names]))
+
+    def frame(self, table: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """`read` as a DataFrame; instants are tz-aware UTC, dates are `datetime64`."""
+        return to_frame(self.read(table, columns))
+
+    def current(self, table: str, as_of: Any = None, recorded_by: Any = None) -> pd.DataFrame:
+        """The newest version of each key among the rows known at `as_of` and recorded by `recorded_by`.
+
+        Either may be None: no limit. Sorted by key.
+        """
+        rows = self.frame(table)
+        if as_of is not None:
+            rows = rows[known(rows["available_at"].to_numpy(), as_of)]
+        if recorded_by is not None:
+            rows = rows[known(rows["recorded_at"].to_numpy(), recorded_by)]
+        return newest(rows, table)
+
+    def merge(self, table: str, rows: pd.DataFrame) -> int:
+        """Insert the rows whose key (with its version, where the table has one) is not stored yet.
+
+        Returns how many were inserted. The whole call is one commit.
+        """
+        if rows.empty:
+            return 0
+        schema = SCHEMAS[table]
+        keys = [*KEYS[table], "version"] if "version" in schema.names else list(KEYS[table])
+        source = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
+        target = DeltaTable.create(self._path(table), schema=schema, mode="ignore")
+        matched = " AND ".join(f"t.{key} = s.{key}" for key in keys)
+        merged = target.merge(source, matched, source_alias="s", target_alias="t").when_not_matched_insert_all()
+        return int(merged.execute()["num_target_rows_inserted"])
+
+    def count(self, table: str) -> int:
+        """Rows of `table`, all versions."""
+        try:
+            return int(DeltaTable(self._path(table)).count())
+        except TableNotFoundError:
+            return 0
+
+    def _path(self, table: str) -> str:
+        return str(self.folder / table)
+
+
+def newest(rows: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The highest version of each key in `rows`, sorted by key."""
+    keys = list(KEYS[table])
+    if "version" not in SCHEMAS[table].names:
+        return rows.sort_values(keys, ignore_index=True)
+    ordered = rows.sort_values([*keys, "version"], ignore_index=True)
+    return ordered.drop_duplicates(keys, keep="last", ignore_index=True)
+
+
+def revisions(current: pd.DataFrame, incoming: pd.DataFrame, table: str, values: list[str]) -> pd.DataFrame:
+    """The rows of `incoming` that are new or differ from `current` in `values`, with their `version`.
+
+    `current` holds one row a key (see `newest`), and so does `incoming`. A missing value equals a
+    missing value. The column `version` is 1 for a new key, else one more than the stored one.
+    """
+    keys = list(KEYS[table])
+    stored = current[[*keys, "version", *values]]
+    joined = incoming.drop(columns="version", errors="ignore").merge(
+        stored, on=keys, how="left", suffixes=("", "_stored"), validate="one_to_one"
+    )
+    same = joined["version"].notna()
+    for name in values:
+        new, old = joined[name], joined[f"{name}_stored"]
+        same &= (new == old).fillna(False) | (new.isna() & old.isna())
+    joined["version"] = joined["version"].fillna(0).astype(np.int32) + 1
+    return joined.loc[~same, [*incoming.columns.drop("version", errors="ignore"), "version"]]
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow to pandas with dates as `datetime64[s]` and strings as pandas strings."""
+    dates = [field.name for field in table.schema if pa.types.is_date(field.type)]
+    frame = table.to_pandas(date_as_object=False)
+    for name in dates:
+        frame[name] = frame[name].astype("datetime64[s]")
+    return frame

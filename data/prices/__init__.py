@@ -1,0 +1,1 @@
+"""Bars and corporate actions: where they come from and when they were known."""

@@ -1,0 +1,54 @@
+"""Bars and actions into the lake. A changed bar is a new version, known only since it was recorded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data.errors import InputError
+from data.lake import Lake, revisions
+from data.prices.files import PRICES
+
+
+@dataclass(frozen=True)
+class Stored:
+    """New rows in the lake."""
+
+    bars: int
+    actions: int
+
+
+def store_prices(lake: Lake, bars: pd.DataFrame, actions: pd.DataFrame, recorded_at: np.datetime64) -> Stored:
+    """Add backfilled bars and actions (see `PriceFile`); what is stored already is left as it is.
+
+    A first version keeps the market's own stamp; a version that differs from a stored one is
+    available from `recorded_at`. Raises InputError where a ticker's stored bars have another basis.
+    """
+    current = lake.current("bars")
+    _refuse_other_basis(current, bars)
+    new_bars = revisions(current, bars, "bars", [*PRICES, "volume"])
+    new_actions = revisions(lake.current("actions"), actions, "actions", ["value"])
+    return Stored(
+        lake.merge("bars", _stamped(new_bars, recorded_at)), lake.merge("actions", _stamped(new_actions, recorded_at))
+    )
+
+
+def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64) -> pd.DataFrame:
+    available = rows["available_at"].to_numpy(dtype="datetime64[us]")
+    restated = rows["version"].to_numpy() > 1
+    known_at = np.where(restated, np.maximum(available, recorded_at), available)
+    instants = {"available_at": known_at, "recorded_at": np.full(len(rows), recorded_at)}
+    utc = {name: pd.DatetimeIndex(stamps).tz_localize("UTC") for name, stamps in instants.items()}
+    return rows.assign(**utc, origin="backfill")
+
+
+def _refuse_other_basis(current: pd.DataFrame, bars: pd.DataFrame) -> None:
+    stored = current.drop_duplicates("ticker").set_index("ticker")["basis"]
+    incoming = bars.drop_duplicates("ticker").set_index("ticker")["basis"]
+    both = incoming.index.intersection(stored.index)
+    other = [ticker for ticker in both if stored[ticker] != incoming[ticker]]
+    if other:
+        raise InputError(
+            f"--basis {incoming[other[0]]}: expected the basis that the lake already holds for {', '.join(other[:5])} "
+            f"({stored[other[0]]}); one ticker's prices cannot mix the two. Nothing was imported."
+        )

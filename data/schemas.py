@@ -1,0 +1,91 @@
+"""The lake's tables: Arrow schema and key of each. Instants are UTC microseconds.
+
+Rows are append-only. Each carries `available_at` (when a trader could have known it), `recorded_at`
+(when this lake committed it) and `origin` (live | backfill). A restated bar or an edited headline is
+a new `version` under the same key.
+"""
+
+import pyarrow as pa
+
+INSTANT = pa.timestamp("us", tz="UTC")
+
+_STAMPS = [("available_at", INSTANT), ("recorded_at", INSTANT), ("origin", pa.string())]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "bars": pa.schema(
+        [
+            ("ticker", pa.string()),
+            ("session", pa.date32()),
+            ("version", pa.int32()),
+            ("open", pa.float64()),
+            ("high", pa.float64()),
+            ("low", pa.float64()),
+            ("close", pa.float64()),
+            ("volume", pa.float64()),
+            ("basis", pa.string()),
+            ("source", pa.string()),
+            *_STAMPS,
+        ]
+    ),
+    "actions": pa.schema(
+        [
+            ("ticker", pa.string()),
+            ("ex_date", pa.date32()),
+            ("kind", pa.string()),  # split: new shares per old; dividend: cash per share after any split
+            ("version", pa.int32()),
+            ("value", pa.float64()),
+            ("source", pa.string()),
+            *_STAMPS,
+        ]
+    ),
+    "headlines": pa.schema(
+        [
+            ("id", pa.string()),
+            ("version", pa.int32()),
+            ("title", pa.string()),
+            ("source", pa.string()),
+            ("url", pa.string()),
+            ("published_at", INSTANT),
+            ("published_raw", pa.string()),
+            ("precision", pa.string()),  # second | day
+            ("first_seen_at", INSTANT),
+            *_STAMPS,
+        ]
+    ),
+    "links": pa.schema(
+        [
+            ("id", pa.string()),
+            ("ticker", pa.string()),
+            ("rule", pa.string()),
+            ("confidence", pa.float64()),
+            *_STAMPS,
+        ]
+    ),
+    "forecasts": pa.schema(
+        [
+            ("ticker", pa.string()),
+            ("target_session", pa.date32()),
+            ("model_id", pa.string()),
+            ("data_version", pa.string()),
+            ("target", pa.string()),
+            ("decision_at", INSTANT),
+            ("made_at", INSTANT),
+            ("cutoff_at", INSTANT),
+            ("mean", pa.float64()),
+            ("quantiles", pa.list_(pa.float64())),
+            ("prob_up", pa.float64()),
+            ("price", pa.float64()),
+            ("price_low", pa.float64()),
+            ("price_high", pa.float64()),
+            *_STAMPS,
+        ]
+    ),
+}
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "bars": ("ticker", "session"),
+    "actions": ("ticker", "ex_date", "kind"),
+    "headlines": ("id",),
+    "links": ("id", "ticker"),
+    "forecasts": ("target_session", "ticker", "model_id", "data_version"),
+}

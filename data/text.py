@@ -1,0 +1,53 @@
+"""What a headline says, whatever its encoding: one normal form, and a 128-bit key of it.
+
+Two texts with the same normal form are the same text and are embedded once. The normal form keeps
+case and words; it does not judge likeness (near duplicates are another module's business).
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+
+VERSION = 1  # of the normal form; part of every encoder's fingerprint
+
+# Controls other than white space, soft hyphen, bidi marks and overrides, zero-width characters, tags and
+# lone surrogates. Spelt out, because `unicodedata` differs between Python versions and keys must not.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]+"
+)
+# A headline's meaning is not in its link, and copies of one message often differ in nothing else.
+_LINK = re.compile(r"https?://\S*|\bt\.co/\S+", re.IGNORECASE)
+
+
+def normalise(text: str) -> str:
+    """The normal form of `text`: NFKC, nothing invisible, no links, single spaces; case is kept.
+
+    A text that is nothing but links keeps them, so that it does not become the empty text. The
+    empty text stays empty. Applying it twice changes nothing.
+    """
+    # Invisible characters go first: they can keep apart what NFKC composes. NFKC itself makes none.
+    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    return " ".join(_LINK.sub(" ", plain).split()) or " ".join(plain.split())
+
+
+def normalise_all(texts: Iterable[str]) -> list[str]:
+    """`normalise` of each text, in order; equal texts are worked out once."""
+    seen: dict[str, str] = {}
+    return [seen[text] if text in seen else seen.setdefault(text, normalise(text)) for text in texts]
+
+
+def text_key(normalised: str) -> bytes:
+    """16 bytes that stand for a normalised text: blake2b of its UTF-8."""
+    return blake2b(normalised.encode(), digest_size=16).digest()
+
+
+def text_keys(normalised: Sequence[str]) -> Keys:
+    """`text_key` of each text as [N, 2] unsigned words, little-endian; [0, 2] for no texts."""
+    return np.frombuffer(b"".join(map(text_key, normalised)), dtype="<u8").reshape(-1, 2)

@@ -1,0 +1,76 @@
+"""The records every layer speaks of: a component's config, a batch of samples, a forecast.
+
+Shape letters: B batch, L lookback, F features, K headlines, E embedding, D model width, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+class Config(BaseModel):
+    """Base of every component's config: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class NewsBatch:
+    """Up to K headlines a sample, newest session first. Where `mask_BK` is False the rest is padding.
+
+    `age_BK` counts sessions back from the decision's own: 0 is news first known at this decision.
+    """
+
+    embedding_BKE: Tensor
+    mask_BK: Tensor
+    age_BK: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as a model reads them; every tensor is on the model's device.
+
+    `price_BLF` is scaled, finite, and zero wherever `mask_BL` (True = an observed session) is False;
+    the last of L is the decision's own session. `news` is the ticker's own headlines, `market` those
+    that name no ticker, shared by all samples of a session. `target_B` is the log return of the
+    target session in units of `unit_B`, the ticker's volatility known at the decision; NaN where it
+    has not happened yet.
+    """
+
+    price_BLF: Tensor
+    mask_BL: Tensor
+    news: NewsBatch
+    market: NewsBatch
+    target_B: Tensor
+    unit_B: Tensor
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One ticker's forecast for one session. Instants are UTC; returns are natural logarithms.
+
+    `price` is the last close, on the share basis of the target session, times exp(median return).
+    """
+
+    ticker: str
+    target_session: date
+    decision_at: datetime
+    made_at: datetime
+    cutoff_at: datetime
+    mean: float
+    quantiles: tuple[float, ...]
+    prob_up: float
+    price: float
+    price_low: float
+    price_high: float
+    model_id: str
+    data_version: str

@@ -1,0 +1,68 @@
+"""Headlines' vectors to one vector a sample. Does not read text: that is the text encoder's, done once beforehand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.types import NewsBatch
+from encoders.encoded import Encoded
+
+
+class NewsEncoder(nn.Module):
+    """Up to K headlines to one vector by learned attention; a learned vector where there are none.
+
+    Neither the order of the headlines nor what stands in padding, NaN included, changes the result; K may be 0.
+    """
+
+    def __init__(self, embedding: int, width: int, ages: int, dropout: float) -> None:
+        """`embedding` is E, `width` D; ages 0 .. `ages` - 1 are told apart, older headlines count as the oldest."""
+        super().__init__()
+        self.token = nn.Linear(embedding, width)
+        self.age = nn.Embedding(ages, width)
+        self.score = nn.Linear(width, 1, bias=False)
+        self.no_news_D = nn.Parameter(torch.randn(width) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, news: NewsBatch) -> Encoded:
+        """`attention` [B, K] is each headline's weight: rows sum to 1, or to 0 where the sample has no news."""
+        token_BKD = self._tokens(news)
+        score_BK = self.score(token_BKD).squeeze(-1).float().masked_fill(~news.mask_BK, -torch.inf)
+        # One more key, open only where no headline is, keeps the softmax defined and yields exactly that vector.
+        closed_B1 = news.mask_BK.any(-1, keepdim=True)
+        score_BN = torch.cat([score_BK, score_BK.new_zeros(closed_B1.shape).masked_fill(closed_B1, -torch.inf)], -1)
+        weight_BN = score_BN.softmax(-1)  # N = K + 1
+        weight_BK = weight_BN[:, :-1]
+        pooled_BD = (weight_BK[..., None] * token_BKD).sum(1) + weight_BN[:, -1:] * self.no_news_D
+        return Encoded(pooled_BD, token_BKD, news.mask_BK, weight_BK)
+
+    def _tokens(self, news: NewsBatch) -> Tensor:
+        """[B, K, D]. The embedding may come in half precision, as it is stored."""
+        absent_BK = ~news.mask_BK
+        embedding_BKE = news.embedding_BKE.to(self.token.weight.dtype).masked_fill(absent_BK[..., None], 0)
+        content_BKD = self.token(functional.layer_norm(embedding_BKE, embedding_BKE.shape[-1:]))
+        age_BK = news.age_BK.masked_fill(absent_BK, 0).clamp(0, self.age.num_embeddings - 1)
+        tokens_BKD: Tensor = self.dropout(functional.gelu(content_BKD + self.age(age_BK)))
+        return tokens_BKD
+
+
+class NewsChannels(nn.Module):
+    """The ticker's own headlines, plus what those that name no ticker add to them.
+
+    The market's part enters through a map that starts at zero: it has to earn its place, and a wire without such
+    headlines costs nothing.
+    """
+
+    def __init__(self, embedding: int, width: int, ages: int, dropout: float) -> None:
+        super().__init__()
+        self.own = NewsEncoder(embedding, width, ages, dropout)
+        self.market = NewsEncoder(embedding, width, ages, dropout)
+        self.from_market = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.from_market.weight)
+
+    def forward(self, own: NewsBatch, market: NewsBatch) -> Encoded:
+        """Pooled over both channels; `sequence_BLD`, `mask_BL` and `attention` are the own headlines'."""
+        encoded = self.own(own)
+        pooled_BD = encoded.pooled_BD + self.from_market(self.market(market).pooled_BD)
+        return Encoded(pooled_BD, encoded.sequence_BLD, encoded.mask_BL, encoded.attention)

@@ -1,0 +1,1 @@
+"""Vectors to a forecast distribution: fusions, the head, the assembled model."""

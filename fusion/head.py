@@ -1,0 +1,112 @@
+"""A fused vector to the distribution of the next return: a Student-t per sample.
+
+Daily returns, even in units of their known volatility, have tails far fatter than a normal's: a Student-t lets one
+outlier cost its logarithm instead of its square, so the fit is not bent by it, and its intervals reach as far as the
+tails do. Being one distribution, mean, quantiles and P(up) cannot contradict each other. It is symmetric: skew is not
+modelled. Forecasts are not recalibrated here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import stdtr, stdtrit
+from torch import Tensor, nn
+from torch.distributions import StudentT
+from torch.nn import functional
+
+Floats = npt.NDArray[np.float64]
+
+DF_LOW, DF_HIGH, DF_START = 2.1, 30.0, 5.0  # above 2 the variance exists; at 30 it is normal for all we can tell
+SCALE_FLOOR = 0.01  # of a volatility; keeps one exactly forecast return from taking over the loss
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Student-t of each sample's log return, [B] each, in numpy. Needs scale > 0 and df > 1."""
+
+    location: Floats
+    scale: Floats
+    df: Floats
+
+    @property
+    def mean(self) -> Floats:
+        """[B], in log return; also the median."""
+        return self.location
+
+    @property
+    def prob_up(self) -> Floats:
+        """[B], the probability of a return above 0; above one half only where the median is above 0."""
+        return np.asarray(stdtr(self.df, self.location / self.scale), dtype=np.float64)
+
+    def quantiles(self, levels: Sequence[float]) -> Floats:
+        """[B, Q] in log return, for levels inside (0, 1); ascending wherever the levels are."""
+        standard_BQ = stdtrit(self.df[:, None], np.asarray(levels, dtype=np.float64)[None])
+        return self.location[:, None] + self.scale[:, None] * np.asarray(standard_BQ, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The head's output, in units of each sample's volatility (`Batch.unit_B`); `df` is one for all samples."""
+
+    location_B: Tensor
+    scale_B: Tensor
+    df: Tensor
+
+    def in_returns(self, unit_B: Tensor) -> Distribution:
+        """The same forecast in log returns, off the device and without its gradient."""
+        unit = _to_numpy(unit_B)
+        return Distribution(
+            location=_to_numpy(self.location_B) * unit,
+            scale=_to_numpy(self.scale_B) * unit,
+            df=np.full(len(unit), self.df.item()),
+        )
+
+
+class StudentTHead(nn.Module):
+    """fused_BD -> Prediction. Untrained it says about 0 +- 1 volatility. Computes in float32 under any autocast."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, 2)
+        self.df_logit = nn.Parameter(torch.tensor(_logit((DF_START - DF_LOW) / (DF_HIGH - DF_LOW))))
+        nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(width))
+        with torch.no_grad():
+            self.project.bias.copy_(torch.tensor([0.0, math.log(math.expm1(1 - SCALE_FLOOR))]))
+
+    @property
+    def df(self) -> Tensor:
+        """The degrees of freedom, a scalar in [2.1, 30]."""
+        return DF_LOW + (DF_HIGH - DF_LOW) * torch.sigmoid(self.df_logit)
+
+    def forward(self, fused_BD: Tensor) -> Prediction:
+        """Location and scale per sample, df shared; scale is at least SCALE_FLOOR."""
+        with torch.autocast(fused_BD.device.type, enabled=False):
+            location_B, raw_B = self.project(fused_BD.float()).unbind(-1)
+            return Prediction(location_B, functional.softplus(raw_B) + SCALE_FLOOR, self.df)
+
+
+def nll(prediction: Prediction, target_B: Tensor) -> Tensor:
+    """Mean negative log likelihood, a float32 scalar, of targets in the same units of volatility.
+
+    A missing target is the caller's to leave out: ValueError says how many there are.
+    """
+    missing = int(torch.isnan(target_B).sum())
+    if missing:
+        raise ValueError(f"expected targets without NaN, received {missing} of {target_B.numel()} missing")
+    location_B, scale_B, df = prediction.location_B.float(), prediction.scale_B.float(), prediction.df.float()
+    log_likelihood_B: Tensor = StudentT(df, location_B, scale_B, validate_args=False).log_prob(target_B.float())  # type: ignore[no-untyped-call]
+    return -log_likelihood_B.mean()
+
+
+def _to_numpy(values_B: Tensor) -> Floats:
+    return values_B.detach().double().cpu().numpy()
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))

@@ -1,0 +1,40 @@
+"""`tapewire ablate`: the ablation of a workspace, and its report on disk."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines.ablate import Ablation, ablate
+from pipelines.dataset import load_panel
+from pipelines.fitting import text_inputs
+from pipelines.workspace import Workspace, replace_file
+
+
+def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[Ablation, list[str], Path]:
+    """Run it; returns the result, remarks a reader needs beside it, and where the whole report lies."""
+    config = workspace.config
+    panel = load_panel(workspace.lake, config)
+    embeddings, source = text_inputs(panel, config, workspace)
+    result = ablate(panel, embeddings, config, say)
+    notes = []
+    if not len(panel.news):
+        notes.append("The lake holds no headlines for these tickers: only the price variant was run.")
+    short = [
+        ticker for ticker, bars in zip(panel.tickers, panel.history[:, -1], strict=True) if bars < config.price.lookback
+    ]
+    if short:
+        notes.append(f"Skipped, with fewer bars than the lookback of {config.price.lookback}: {', '.join(short)}.")
+    if result.missing:
+        notes.append(f"{result.missing} test rows have no target (no bar on the next session); they are not scored.")
+    report = {
+        **result.as_dict(),
+        "per_seed": result.seeds_as_dict(),
+        "missing_targets": result.missing,
+        "notes": notes,
+        "backfilled_share": 1.0,
+        "text_fingerprint": source.fingerprint if source else None,
+        "config": config.model_dump(mode="json", exclude_none=True),
+    }
+    path = workspace.reports / "ablation.json"
+    replace_file(path, json.dumps(report, indent=1, allow_nan=False).encode())
+    return result, notes, path

@@ -1,0 +1,130 @@
+"""The configuration: TOML in, TOML out, overridden by `--set a.b=c`. Each part lives beside its component.
+
+A wrong key or value is a ConfigError that names the file, the key, what was expected and what was
+found. Nothing is ever read from the environment.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from data.calendar import Clock
+from data.errors import ConfigError
+from data.splits import SplitConfig
+from data.types import Config
+from encoders.price import LSTMConfig, PriceEncoderConfig
+from encoders.text.config import TextConfig
+from fusion.gated import GatedConfig
+from fusion.kinds import FusionConfig
+
+FILE = "tapewire.toml"
+
+DEFAULT_KINDS = {"price": "lstm", "fusion": "gated"}  # of a table that names none
+
+Target = Literal["close_close", "overnight", "open_close"]
+
+
+class NewsConfig(Config):
+    """Which headlines a sample sees: those of the last `window` sessions, at most `per_session` in each."""
+
+    window: int = Field(default=5, ge=1, le=60)
+    per_session: int = Field(default=8, ge=1, le=256)
+
+
+class TrainConfig(Config):
+    """The training loop. `patience` counts epochs without a better validation loss."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    patience: int = Field(default=4, ge=1)
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+
+
+class TapewireConfig(Config):
+    """Everything a workspace's runs depend on."""
+
+    calendar: str = "XNYS"
+    decision: Clock = "nightly"
+    target: Target = "close_close"
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    watchlist: tuple[str, ...] = ()
+    text: TextConfig = TextConfig()
+    price: PriceEncoderConfig = LSTMConfig()
+    fusion: FusionConfig = GatedConfig()
+    train: TrainConfig = TrainConfig()
+    split: SplitConfig = SplitConfig()
+    news: NewsConfig = NewsConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TapewireConfig:
+    """The configuration in `path`, with `overrides` of the form `key=value` or `table.key=value`."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: expected a workspace, found no {FILE}. Make one with `tapewire init NAME` and run inside it."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+    return parse_config(tables, overrides, str(path))
+
+
+def parse_config(tables: dict[str, Any], overrides: Sequence[str], where: str) -> TapewireConfig:
+    """Validate nested tables after applying `overrides`; `where` names their origin in errors."""
+    for override in overrides:
+        _override(tables, override)
+    for part, kind in DEFAULT_KINDS.items():
+        table = tables.setdefault(part, {})
+        if isinstance(table, dict):
+            table.setdefault("kind", kind)
+    try:
+        return TapewireConfig.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from None
+
+
+def to_toml(config: TapewireConfig) -> str:
+    """The configuration as TOML that `load_config` reads back to an equal one."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as price.kind=lstm or seeds=[0,1].")
+    table = tables
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a table.")
+    table[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself, so that strings need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    found = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "the file"
+        if problem["type"] == "extra_forbidden":
+            found.append(f"{key}: not a key that exists there")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found.append(f"{key}: {message}; found {problem['input']!r}"[:300])
+    return f"{where}: {'; '.join(found)}. Mend it there or with --set."

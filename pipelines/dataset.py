@@ -1,0 +1,79 @@
+"""From the lake to arrays: the panel a config asks for, its samples, its embeddings."""
+
+import numpy as np
+import numpy.typing as npt
+
+from data.asof import known
+from data.calendar import Sessions, sessions
+from data.embeddings import EmbeddingStore
+from data.errors import LakeError
+from data.lake import Lake
+from data.news.index import build_news
+from data.panel import Panel, build_panel
+from data.splits import Fold
+from data.text import text_keys
+from data.windows import Samples
+from encoders.text.load import Source
+from pipelines.config import TapewireConfig
+
+Mask = npt.NDArray[np.bool_]
+
+
+def load_panel(lake: Lake, config: TapewireConfig, session: np.datetime64 | None = None) -> Panel:
+    """The panel of the config's tickers over all sessions the lake has bars of.
+
+    With `session` it ends there, and only what was known at the decision that follows it is read.
+    Raises LakeError where there are no bars.
+    """
+    exchange = sessions(config.calendar, config.decision)
+    tables = {name: lake.frame(name) for name in ("bars", "actions", "headlines", "links")}
+    if session is not None:
+        decision_at = exchange.decision_at[session_of(exchange, session)]
+        tables = {name: rows[known(rows["available_at"], decision_at)] for name, rows in tables.items()}
+    bars = tables["bars"]
+    tickers = tuple(config.watchlist) or tuple(sorted(bars["ticker"].unique()))
+    bars = bars[bars["ticker"].isin(tickers)]
+    if bars.empty:
+        wanted = f"of {', '.join(tickers[:5])}, " if config.watchlist else ""
+        raise LakeError(f"{lake.folder}: expected bars {wanted}found none. Import some with `tapewire import prices`.")
+    span = exchange.between(bars["session"].min(), bars["session"].max() if session is None else session)
+    news = build_news(tables["headlines"], tables["links"], tickers, span, config.news.per_session)
+    return build_panel(tickers, span, bars, tables["actions"], news)
+
+
+def load_embeddings(panel: Panel, store: EmbeddingStore, source: Source) -> npt.NDArray[np.float16]:
+    """One row for each of the panel's texts, [T, E]. Raises LakeError where some are not embedded yet."""
+    rows = store.rows(text_keys(panel.news.texts))
+    missing = int((rows < 0).sum())
+    if missing:
+        raise LakeError(
+            f"expected every headline embedded with {source.name}; {missing} of {len(rows)} texts are not. "
+            "Run `tapewire embed` first, with the same [text] settings."
+        )
+    return store.gather(rows)
+
+
+def eligible(panel: Panel, lookback: int) -> Mask:
+    """[N, S]: where a forecast can be made, i.e. a counted bar at its session and at least `lookback` bars so far."""
+    return panel.mask & (panel.history >= lookback)
+
+
+def samples(panel: Panel, part: npt.NDArray[np.int64], usable: Mask) -> Samples:
+    """The usable rows on the sessions of one part of a fold, by session and then ticker."""
+    session, ticker = np.nonzero(usable[:, part].T)
+    return Samples(ticker.astype(np.int64), part[session])
+
+
+def training_rows(panel: Panel, fold: Fold) -> npt.NDArray[np.float32]:
+    """Feature rows [M, F] that a scaler may be fitted on: those of the training sessions."""
+    inside = np.zeros(len(panel.sessions), dtype=bool)
+    inside[: fold.train[-1] + 1] = True
+    return panel.features[panel.mask & inside]
+
+
+def session_of(exchange: Sessions, label: np.datetime64) -> int:
+    """Position of a session label; LakeError where the exchange was closed that day."""
+    at = int(exchange.index([label])[0])
+    if at < 0:
+        raise LakeError(f"{label}: expected a session of {exchange.calendar}, found a day it was closed on.")
+    return at

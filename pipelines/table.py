@@ -1,0 +1,65 @@
+"""Results as plain text for a terminal: aligned columns, no colour, the same in a file."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.metrics import METRICS, Interval
+
+if TYPE_CHECKING:
+    from pipelines.ablate import Ablation
+    from pipelines.demo import Demo
+    from pipelines.score import Scored
+
+MOST_ROWS = 20
+
+
+def ablation_table(result: "Ablation") -> str:
+    """Variants and paired differences, each metric with its 95% interval."""
+    rows = [*result.variants.items(), *result.paired.items()]
+    body = [[name, *(_interval(metrics[metric]) for metric in METRICS)] for name, metrics in rows]
+    seeds = ", ".join(map(str, result.seeds))
+    head = f"{len(result.realised)} forecasts on {result.days.count} test sessions, mean of seeds {seeds}"
+    return f"{head}; 95% intervals by bootstrap over whole days.\n{aligned([['', *METRICS], *body])}"
+
+
+def demo_table(result: "Demo") -> str:
+    """The ablation, each variant's share of its oracle, and where things lie."""
+    shares = [["", "rank_ic", "oracle", "share of oracle"]]
+    for name, metrics in result.ablation.variants.items():
+        ic, best = metrics["rank_ic"].mean, result.oracle[name]
+        share = "-" if ic is None or best < 1e-9 else f"{ic / best:.0%}"
+        shares.append([name, "-" if ic is None else f"{ic:.4f}", f"{best:.4f}", share])
+    results = f"Results: {result.folder} (tapewire.toml, reports/, runs/)"
+    return f"{ablation_table(result.ablation)}\n\n{aligned(shares)}\n\n{result.verdict}\n{results}"
+
+
+def forecast_table(result: "Scored") -> str:
+    """The strongest forecasts by expected return, and what was not scored."""
+    head = f"{len(result.forecasts)} forecasts for {result.session}, {result.added} of them new in the lake."
+    ranked = sorted(result.forecasts, key=lambda forecast: -forecast.mean)
+    shown = ranked if len(ranked) <= MOST_ROWS else [*ranked[: MOST_ROWS // 2], *ranked[-MOST_ROWS // 2 :]]
+    body = [
+        [f.ticker, f"{f.mean:+.3%}", f"{f.prob_up:.3f}", f"{f.price:.2f}", f"{f.price_low:.2f}..{f.price_high:.2f}"]
+        for f in shown
+    ]
+    abstained = [f"Not scored: {ticker}: {reason}" for ticker, reason in result.abstained.items()]
+    table = aligned([["ticker", "mean", "P(up)", "price", "90% interval"], *body])
+    return "\n".join([head, table, *abstained, f"All of them: {result.path}"])
+
+
+def record_line(record: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """One record of the lake on one line."""
+    cells = [record[column] for column in columns]
+    return "  ".join(",".join(cell) or "-" if isinstance(cell, list) else str(cell) for cell in cells)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, each as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _interval(value: Interval) -> str:
+    return "-" if value.mean is None else f"{value.mean:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"

