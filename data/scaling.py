@@ -1,4 +1,4 @@
-"""Robust scaling of features, fitted on the training fold's rows only."""
+"""Scaling of features and of embeddings, fitted on the training fold's rows only."""
 
 from dataclasses import dataclass
 
@@ -28,3 +28,16 @@ class Scaler:
         spread = (high - low) / 1.349
         scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 1.0)
         return cls(centre.astype(np.float32), scale.astype(np.float32))
+
+    @classmethod
+    def fit_common(cls, rows: npt.NDArray[np.floating]) -> "Scaler":
+        """Mean of each column of `rows` [M, E], and one scale for all: directions keep their proportions.
+
+        For embeddings: all headlines share a large mean that says nothing, while a direction in which
+        they hardly differ should not be blown up. Without rows nothing is changed.
+        """
+        if len(rows) == 0:
+            return cls(np.zeros(rows.shape[1], np.float32), np.ones(rows.shape[1], np.float32))
+        centre = rows.mean(axis=0, dtype=np.float64)
+        spread = max(float(np.sqrt(rows.var(axis=0, dtype=np.float64).mean())), 1e-6)
+        return cls(centre.astype(np.float32), np.full(rows.shape[1], 1 / spread, np.float32))

@@ -43,7 +43,7 @@ class Batch:
     the last of L is the decision's own session. `news` is the ticker's own headlines, `market` those
     that name no ticker, shared by all samples of a session. `target_B` is the log return of the
     target session in units of `unit_B`, the ticker's volatility known at the decision; NaN where it
-    has not happened yet.
+    has not happened yet. `session_B` numbers the sessions: rows of one session share the market's shock.
     """
 
     price_BLF: Tensor
@@ -52,6 +52,7 @@ class Batch:
     market: NewsBatch
     target_B: Tensor
     unit_B: Tensor
+    session_B: Tensor
 
 
 @dataclass(frozen=True)

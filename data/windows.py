@@ -4,6 +4,7 @@ Nothing overlapping is ever materialised: the panel lies on the device once, and
 tensors and a few gathers. There is no per-sample Python and no loader process.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,12 @@ class Samples:
         return Samples(self.ticker[which], self.session[which])
 
 
+def in_order(rows: Samples, size: int) -> Iterator[Samples]:
+    """`rows` as they stand, in parts of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield Samples(rows.ticker[start : start + size], rows.session[start : start + size])
+
+
 class Windows:
     """A panel and its embeddings on one device, from which batches are gathered.
 
@@ -46,6 +53,7 @@ class Windows:
         panel: Panel,
         embeddings: npt.NDArray[np.float16],
         scaler: Scaler,
+        text_scaler: Scaler,
         target: str,
         lookback: int,
         news_window: int,
@@ -57,9 +65,8 @@ class Windows:
         self._mask_NS = torch.from_numpy(panel.mask).to(device)
         self._unit_NS = torch.from_numpy(panel.unit).to(device)
         self._label_NS = torch.from_numpy(panel.labels[target]).to(device)
-        self._centre_F = torch.from_numpy(scaler.centre).to(device)
-        self._scale_F = torch.from_numpy(scaler.scale).to(device)
-        self._limit = scaler.limit
+        self._scale_price = _on(device, scaler)
+        self._scale_text = _on(device, text_scaler)
         self._embedding_TE = torch.from_numpy(embeddings).to(device)
         self._own = _Channel.of(panel.news.own, device)
         self._market = _Channel.of(panel.news.market, device)
@@ -78,6 +85,7 @@ class Windows:
             market=self._news(self._market, torch.zeros_like(row_B), session_B),
             target_B=(self._label_NS[ticker_B, session_B] / unit_B).float(),
             unit_B=unit_B.float(),
+            session_B=session_B,
         )
 
     def _prices(self, ticker_B: Tensor, session_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +94,7 @@ class Windows:
         inside_BL, at_BL = at_BL >= 0, at_BL.clamp(min=0)
         mask_BL = self._mask_NS[ticker_B[:, None], at_BL] & inside_BL
         raw_BLF = self._features_NSF[ticker_B[:, None], at_BL]
-        scaled_BLF = ((raw_BLF - self._centre_F) * self._scale_F).clamp(-self._limit, self._limit)
-        return scaled_BLF * mask_BL[..., None], mask_BL
+        return self._scale_price(raw_BLF) * mask_BL[..., None], mask_BL
 
     def _news(self, channel: "_Channel", row_B: Tensor, session_B: Tensor) -> NewsBatch:
         # A ticker's cells follow one another by session, so a window of them is one slice, newest last.
@@ -98,8 +105,13 @@ class Windows:
         mask_BK = at_BK >= first_B[:, None]
         at_BK = torch.where(mask_BK, at_BK, 0)
         age_BK = torch.where(mask_BK, session_B[:, None] - channel.session[at_BK], 0)
-        embedding_BKE = self._embedding_TE[channel.text[at_BK]].float()
+        embedding_BKE = self._scale_text(self._embedding_TE[channel.text[at_BK]].float())
         return NewsBatch(embedding_BKE, mask_BK, age_BK)
+
+
+def _on(device: torch.device, scaler: Scaler) -> Callable[[Tensor], Tensor]:
+    centre, scale = (torch.from_numpy(part).to(device) for part in (scaler.centre, scaler.scale))
+    return lambda values: ((values - centre) * scale).clamp(-scaler.limit, scaler.limit)
 
 
 @dataclass(frozen=True)

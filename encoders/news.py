@@ -9,6 +9,10 @@ from torch.nn import functional
 from data.types import NewsBatch
 from encoders.encoded import Encoded
 
+# Scores of an untrained encoder: a headline of the decision's own session weighs e^2 against the no-news vector's 1,
+# and less for each session it is older. Where to go from there is learned.
+FRESH, STALE_STEP = 2.0, 1.5
+
 
 class NewsEncoder(nn.Module):
     """Up to K headlines to one vector by learned attention; a learned vector where there are none.
@@ -22,17 +26,20 @@ class NewsEncoder(nn.Module):
         self.token = nn.Linear(embedding, width)
         self.age = nn.Embedding(ages, width)
         self.score = nn.Linear(width, 1, bias=False)
+        self.recency = nn.Embedding(ages, 1)
         self.no_news_D = nn.Parameter(torch.randn(width) * 0.02)
         self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            self.recency.weight.copy_(FRESH - STALE_STEP * torch.arange(ages)[:, None])
 
     def forward(self, news: NewsBatch) -> Encoded:
-        """`attention` [B, K] is each headline's weight: rows sum to 1, or to 0 where the sample has no news."""
+        """`attention` [B, K] is each headline's weight: rows sum to at most 1, the rest is the no-news vector's."""
         token_BKD = self._tokens(news)
-        score_BK = self.score(token_BKD).squeeze(-1).float().masked_fill(~news.mask_BK, -torch.inf)
-        # One more key, open only where no headline is, keeps the softmax defined and yields exactly that vector.
-        closed_B1 = news.mask_BK.any(-1, keepdim=True)
-        score_BN = torch.cat([score_BK, score_BK.new_zeros(closed_B1.shape).masked_fill(closed_B1, -torch.inf)], -1)
-        weight_BN = score_BN.softmax(-1)  # N = K + 1
+        age_BK = self._ages(news)
+        score_BK = (self.score(token_BKD) + self.recency(age_BK)).squeeze(-1).float()
+        score_BK = score_BK.masked_fill(~news.mask_BK, -torch.inf)
+        # One more key, the no-news vector at score 0, keeps the softmax defined; stale news can fade into it.
+        weight_BN = functional.pad(score_BK, (0, 1)).softmax(-1)  # N = K + 1
         weight_BK = weight_BN[:, :-1]
         pooled_BD = (weight_BK[..., None] * token_BKD).sum(1) + weight_BN[:, -1:] * self.no_news_D
         return Encoded(pooled_BD, token_BKD, news.mask_BK, weight_BK)
@@ -42,9 +49,11 @@ class NewsEncoder(nn.Module):
         absent_BK = ~news.mask_BK
         embedding_BKE = news.embedding_BKE.to(self.token.weight.dtype).masked_fill(absent_BK[..., None], 0)
         content_BKD = self.token(functional.layer_norm(embedding_BKE, embedding_BKE.shape[-1:]))
-        age_BK = news.age_BK.masked_fill(absent_BK, 0).clamp(0, self.age.num_embeddings - 1)
-        tokens_BKD: Tensor = self.dropout(functional.gelu(content_BKD + self.age(age_BK)))
+        tokens_BKD: Tensor = self.dropout(functional.gelu(content_BKD + self.age(self._ages(news))))
         return tokens_BKD
+
+    def _ages(self, news: NewsBatch) -> Tensor:
+        return news.age_BK.masked_fill(~news.mask_BK, 0).clamp(0, self.age.num_embeddings - 1)
 
 
 class NewsChannels(nn.Module):

@@ -3,7 +3,7 @@
 Daily returns, even in units of their known volatility, have tails far fatter than a normal's: a Student-t lets one
 outlier cost its logarithm instead of its square, so the fit is not bent by it, and its intervals reach as far as the
 tails do. Being one distribution, mean, quantiles and P(up) cannot contradict each other. It is symmetric: skew is not
-modelled. Forecasts are not recalibrated here.
+modelled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ SCALE_FLOOR = 0.01  # of a volatility; keeps one exactly forecast return from ta
 
 @dataclass(frozen=True)
 class Distribution:
-    """Student-t of each sample's log return, [B] each, in numpy. Needs scale > 0 and df > 1."""
+    """Student-t of each sample, [B] each, in numpy: of its log return, or of that in units of volatility.
+
+    Needs scale > 0 and df > 1.
+    """
 
     location: Floats
     scale: Floats
@@ -49,6 +52,20 @@ class Distribution:
         standard_BQ = stdtrit(self.df[:, None], np.asarray(levels, dtype=np.float64)[None])
         return self.location[:, None] + self.scale[:, None] * np.asarray(standard_BQ, dtype=np.float64)
 
+    def times(self, unit: Floats) -> Distribution:
+        """The distribution of the variable times `unit` [B], which is above 0."""
+        return Distribution(self.location * unit, self.scale * unit, self.df)
+
+    def take(self, which: npt.NDArray[np.generic]) -> Distribution:
+        """The samples of a mask or of indices, in that order."""
+        return Distribution(self.location[which], self.scale[which], self.df[which])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Distribution]) -> Distribution:
+        """Several batches as one; empty for none."""
+        names = ("location", "scale", "df")
+        return cls(*(np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)]) for name in names))
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -58,14 +75,10 @@ class Prediction:
     scale_B: Tensor
     df: Tensor
 
-    def in_returns(self, unit_B: Tensor) -> Distribution:
-        """The same forecast in log returns, off the device and without its gradient."""
-        unit = _to_numpy(unit_B)
-        return Distribution(
-            location=_to_numpy(self.location_B) * unit,
-            scale=_to_numpy(self.scale_B) * unit,
-            df=np.full(len(unit), self.df.item()),
-        )
+    def in_units(self) -> Distribution:
+        """The same forecast off the device and without its gradient, still in units of volatility."""
+        location, scale = (values.detach().double().cpu().numpy() for values in (self.location_B, self.scale_B))
+        return Distribution(location, scale, np.full(len(location), self.df.item()))
 
 
 class StudentTHead(nn.Module):
@@ -100,12 +113,25 @@ def nll(prediction: Prediction, target_B: Tensor) -> Tensor:
     if missing:
         raise ValueError(f"expected targets without NaN, received {missing} of {target_B.numel()} missing")
     location_B, scale_B, df = prediction.location_B.float(), prediction.scale_B.float(), prediction.df.float()
-    log_likelihood_B: Tensor = StudentT(df, location_B, scale_B, validate_args=False).log_prob(target_B.float())  # type: ignore[no-untyped-call]
+    distribution = StudentT(df, location_B, scale_B, validate_args=False)  # type: ignore[no-untyped-call]
+    log_likelihood_B: Tensor = distribution.log_prob(target_B.float())  # type: ignore[no-untyped-call]
     return -log_likelihood_B.mean()
 
 
-def _to_numpy(values_B: Tensor) -> Floats:
-    return values_B.detach().double().cpu().numpy()
+def session_nll(prediction: Prediction, target_B: Tensor, session_B: Tensor, shock_ratio: float) -> Tensor:
+    """`nll` given each session's shock: what is left of the targets when the part all tickers share is taken out.
+
+    Returns of one session are not independent: the market moves them together, and a few hundred sessions are far too
+    few to learn when it will. Unmodelled, that shared shock is what a network memorises. As in a random-effects
+    (GLS) model it is estimated from the batch, by the session's mean residual, shrunk by n / (n + shock_ratio);
+    `shock_ratio` is the variance within sessions over that of the shock. The scale so learned is that around the
+    shock; calibration widens it.
+    """
+    residual_B = (target_B - prediction.location_B).float()
+    _, index_B, count_S = torch.unique(session_B, return_inverse=True, return_counts=True)
+    total_S = torch.zeros(len(count_S), device=residual_B.device).index_add_(0, index_B, residual_B)
+    shock_B = (total_S / (count_S + shock_ratio))[index_B]
+    return nll(prediction, target_B - shock_B)
 
 
 def _logit(share: float) -> float:

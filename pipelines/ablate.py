@@ -16,7 +16,7 @@ from fusion.text_only import TextOnlyConfig
 from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples
 from pipelines.metrics import Days, Draws, Interval, average, difference, evaluate_draws, intervals
-from pipelines.predict import concatenate, predict
+from pipelines.predict import predict
 from pipelines.train import fit
 
 Progress = Callable[[str], None]
@@ -80,7 +80,7 @@ def ablate(
                 progress(f"{name}, seed {seed}, fold {number} of {len(folds)}")
                 fitted = fit(panel, embeddings, fold, variant, seed)
                 parts.append(predict(fitted, panel, embeddings, part, variant))
-            forecast = _where(concatenate(parts), settled)
+            forecast = Distribution.concatenate(parts).take(settled)
             draws[name][seed] = evaluate_draws(forecast, realised[settled], days)
     means = {name: average(list(of_seeds.values())) for name, of_seeds in draws.items()}
     others = [name for name in means if name != "both"] if "both" in means else []
@@ -112,7 +112,3 @@ def _variants(config: TapewireConfig, has_news: bool) -> dict[str, object]:
 
 def _table(of: dict[str, dict[str, Interval]]) -> dict[str, object]:
     return {name: {metric: value.as_dict() for metric, value in row.items()} for name, row in of.items()}
-
-
-def _where(forecast: Distribution, keep: npt.NDArray[np.bool_]) -> Distribution:
-    return Distribution(forecast.location[keep], forecast.scale[keep], forecast.df[keep])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from data.errors import ModelError
 from data.features import FEATURES
 from data.scaling import Scaler
+from fusion.calibration import Calibration
 from fusion.model import build_model
 from pipelines.config import TapewireConfig, parse_config
 from pipelines.train import Fitted
@@ -56,12 +57,9 @@ def save_bundle(
         "format": FORMAT,
         "config": config.model_dump(mode="json", exclude_none=True),
         "features": list(FEATURES),
-        "scaler": {
-            "centre": fitted.scaler.centre.tolist(),
-            "scale": fitted.scaler.scale.tolist(),
-            "limit": fitted.scaler.limit,
-        },
-        "embedding": fitted.embedding,
+        "scaler": _as_dict(fitted.scaler),
+        "text_scaler": _as_dict(fitted.text_scaler),
+        "calibration": asdict(fitted.calibration),
         "text_fingerprint": fingerprint,
         "files": {WEIGHTS: _sha256(draft / WEIGHTS)},
     }
@@ -97,16 +95,16 @@ def load_bundle(runs: Path, model_id: str | None = None) -> Bundle:
     if manifest["format"] != FORMAT or manifest["features"] != list(FEATURES):
         raise ModelError(f"{folder}: was made by another version of Tapewire, with other features. Train again.")
     config = parse_config(dict(manifest["config"]), (), str(folder / MANIFEST))
-    scaler = manifest["scaler"]
-    model = build_model(config.price, config.fusion, len(FEATURES), manifest["embedding"], config.news.window)
+    scaler, text_scaler = _scaler(manifest["scaler"]), _scaler(manifest["text_scaler"])
+    embedding = len(text_scaler.centre)
+    model = build_model(config.price, config.fusion, len(FEATURES), embedding, config.news.window)
     model.load_state_dict(_weights(folder / WEIGHTS))
     training = manifest["training"]
     fitted = Fitted(
         model=model.eval(),
-        scaler=Scaler(
-            np.asarray(scaler["centre"], np.float32), np.asarray(scaler["scale"], np.float32), scaler["limit"]
-        ),
-        embedding=manifest["embedding"],
+        scaler=scaler,
+        text_scaler=text_scaler,
+        calibration=Calibration(**manifest["calibration"]),
         valid_loss=training["valid_nll"],
         epochs=training["epochs"],
         settled_at=np.datetime64(training["settled_at"], "us"),
@@ -135,6 +133,14 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: expected weights as safetensors, found: {error}. Train again.") from error
+
+
+def _as_dict(scaler: Scaler) -> dict[str, Any]:
+    return {"centre": scaler.centre.tolist(), "scale": scaler.scale.tolist(), "limit": scaler.limit}
+
+
+def _scaler(stored: dict[str, Any]) -> Scaler:
+    return Scaler(np.asarray(stored["centre"], np.float32), np.asarray(stored["scale"], np.float32), stored["limit"])
 
 
 def _sha256(path: Path) -> str:

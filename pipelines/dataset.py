@@ -66,9 +66,14 @@ def samples(panel: Panel, part: npt.NDArray[np.int64], usable: Mask) -> Samples:
 
 def training_rows(panel: Panel, fold: Fold) -> npt.NDArray[np.float32]:
     """Feature rows [M, F] that a scaler may be fitted on: those of the training sessions."""
-    inside = np.zeros(len(panel.sessions), dtype=bool)
-    inside[: fold.train[-1] + 1] = True
-    return panel.features[panel.mask & inside]
+    end = fold.train[-1] + 1
+    return panel.features[:, :end][panel.mask[:, :end]]
+
+
+def training_texts(panel: Panel, fold: Fold) -> npt.NDArray[np.int64]:
+    """Which texts had been read by the end of training, once each."""
+    channels = (panel.news.own, panel.news.market)
+    return np.unique(np.concatenate([cells.text[cells.session <= fold.train[-1]] for cells in channels]))
 
 
 def session_of(exchange: Sessions, label: np.datetime64) -> int:

@@ -111,9 +111,9 @@ def _scorable(panel: Panel, lookback: int) -> tuple[Samples, dict[str, str]]:
 
 def _embeddings(panel: Panel, bundle: Bundle, workspace: Workspace) -> npt.NDArray[np.float16]:
     if bundle.fingerprint is None:
-        return np.zeros((len(panel.news.texts), bundle.fitted.embedding), dtype=np.float16)
+        return np.zeros((len(panel.news.texts), len(bundle.fitted.text_scaler.centre)), dtype=np.float16)
     source = resolve(bundle.config.text)
-    store = EmbeddingStore.open(workspace.embeddings, bundle.fingerprint, bundle.fitted.embedding)
+    store = EmbeddingStore.open(workspace.embeddings, bundle.fingerprint, len(bundle.fitted.text_scaler.centre))
     return load_embeddings(panel, store, source)
 
 

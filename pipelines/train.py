@@ -18,25 +18,32 @@ from data.features import FEATURES
 from data.panel import Panel
 from data.scaling import Scaler
 from data.splits import Fold
-from data.windows import Samples, Windows
-from fusion.head import nll
+from data.windows import Samples, Windows, in_order
+from fusion.calibration import Calibration
+from fusion.head import Distribution, session_nll
 from fusion.model import ForecastModel, build_model
 from pipelines.config import TapewireConfig
-from pipelines.dataset import eligible, samples, training_rows
+from pipelines.dataset import eligible, samples, training_rows, training_texts
+
+Embeddings = npt.NDArray[np.float16]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 EVALUATE_BATCH = 4096
+SHOCK_CLIP = 5.0  # volatilities; one crash must not decide how much the market moves them all
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A trained model on the CPU, in eval mode, with what it was fitted by.
 
-    `settled_at` (UTC) is when the last label used for fitting or early stopping settled.
+    `settled_at` (UTC) is when the last label used for fitting, early stopping or calibration settled.
     """
 
     model: ForecastModel
     scaler: Scaler
-    embedding: int
+    text_scaler: Scaler
+    calibration: Calibration
     valid_loss: float
     epochs: int
     settled_at: np.datetime64
@@ -44,33 +51,66 @@ class Fitted:
 
 def fit(
     panel: Panel,
-    embeddings: npt.NDArray[np.float16],
+    embeddings: Embeddings,
     fold: Fold,
     config: TapewireConfig,
     seed: int,
     log_folder: Path | None = None,
 ) -> Fitted:
-    """Train until the validation loss stops falling, and keep the weights of its best epoch.
+    """Train until the validation loss stops falling, keep the weights of its best epoch, and calibrate them.
 
     The same seed on the same machine gives the same weights. Raises LakeError where the training or
     validation fold has no usable sample.
     """
     accelerator = _accelerator(config, log_folder)
     scaler = Scaler.fit(training_rows(panel, fold))
-    windows = Windows(
-        panel, embeddings, scaler, config.target, config.price.lookback, config.news.window, accelerator.device
-    )
+    text_scaler = Scaler.fit_common(embeddings[training_texts(panel, fold)])
+    windows = make_windows(panel, embeddings, scaler, text_scaler, config, accelerator.device)
     labelled = eligible(panel, config.price.lookback) & ~np.isnan(panel.labels[config.target])
     train, valid = (samples(panel, part, labelled) for part in (fold.train, fold.valid))
     _refuse_empty(train, valid, panel, config)
     set_seed(seed)
     model = build_model(config.price, config.fusion, len(FEATURES), embeddings.shape[1], config.news.window)
-    best, loss, epochs = _loop(accelerator, model, windows, train, valid, config, seed)
+    ratio = shock_ratio(_in_units(panel, config.target, train), train.session)
+    best, loss, epochs = _loop(accelerator, model, windows, train, valid, ratio, config, seed)
     accelerator.end_training()
-    model = accelerator.unwrap_model(model).cpu().eval()
+    model = accelerator.unwrap_model(model).eval()
     model.load_state_dict(best)
+    calibration = Calibration.fit(forecast(model, windows, valid), _in_units(panel, config.target, valid))
     last = max(fold.train[-1], fold.valid[-1])
-    return Fitted(model, scaler, embeddings.shape[1], loss, epochs, panel.sessions.target_close[last])
+    settled_at = panel.sessions.target_close[last]
+    return Fitted(model.cpu(), scaler, text_scaler, calibration, loss, epochs, settled_at)
+
+
+def make_windows(
+    panel: Panel,
+    embeddings: Embeddings,
+    scaler: Scaler,
+    text_scaler: Scaler,
+    config: TapewireConfig,
+    device: torch.device,
+) -> Windows:
+    """The panel on `device`, scaled and windowed as the config says."""
+    lookback, news_window = config.price.lookback, config.news.window
+    return Windows(panel, embeddings, scaler, text_scaler, config.target, lookback, news_window, device)
+
+
+def shock_ratio(target: Floats, session: Ints) -> float:
+    """Variance of targets within sessions over that of the shock a session's tickers share; see `session_nll`."""
+    clipped = np.clip(target, -SHOCK_CLIP, SHOCK_CLIP)
+    _, index, count = np.unique(session, return_inverse=True, return_counts=True)
+    mean = np.bincount(index, clipped) / count
+    within = float(np.mean((clipped - mean[index]) ** 2))
+    shock = float(np.var(mean) - within * np.mean(1 / count))
+    return within / max(shock, 1e-3)
+
+
+@torch.inference_mode()
+def forecast(model: ForecastModel, windows: Windows, rows: Samples) -> Distribution:
+    """The uncalibrated forecasts of many samples, in their order and in units of their volatility."""
+    model.eval()
+    parts = [model(windows.gather(part)).in_units() for part in in_order(rows, EVALUATE_BATCH)]
+    return Distribution.concatenate(parts)
 
 
 def _loop(
@@ -79,14 +119,13 @@ def _loop(
     windows: Windows,
     train: Samples,
     valid: Samples,
+    ratio: float,
     config: TapewireConfig,
     seed: int,
 ) -> tuple[dict[str, torch.Tensor], float, int]:
     """Best weights, their validation loss, and how many epochs were run."""
     settings = config.train
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     updates = settings.epochs * -(-len(train) // (settings.batch_size * settings.accumulate))
     schedule = get_cosine_schedule_with_warmup(optimizer, int(updates * settings.warmup_share), updates)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
@@ -99,13 +138,13 @@ def _loop(
         for rows in _batches(train, settings.batch_size, order, accelerator):
             with accelerator.accumulate(model):
                 batch = windows.gather(rows)
-                accelerator.backward(nll(model(batch), batch.target_B))
+                accelerator.backward(session_nll(model(batch), batch.target_B, batch.session_B, ratio))
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-        loss = evaluate(model, windows, valid)
+        loss = _evaluate(model, windows, valid, ratio)
         accelerator.log({"valid_nll": loss, "learning_rate": schedule.get_last_lr()[0]}, step=epoch)
         if loss < best_loss:
             best_loss, best_epoch = loss, epoch
@@ -114,22 +153,32 @@ def _loop(
 
 
 @torch.inference_mode()
-def evaluate(model: ForecastModel, windows: Windows, rows: Samples) -> float:
-    """Mean negative log likelihood over labelled samples."""
+def _evaluate(model: ForecastModel, windows: Windows, rows: Samples, ratio: float) -> float:
+    """Mean loss over labelled samples, which are in order of session."""
     model.eval()
     total = 0.0
-    for start in range(0, len(rows), EVALUATE_BATCH):
-        batch = windows.gather(rows.take(np.arange(start, min(start + EVALUATE_BATCH, len(rows)))))
-        total += float(nll(model(batch), batch.target_B)) * len(batch.target_B)
+    for part in in_order(rows, EVALUATE_BATCH):
+        batch = windows.gather(part)
+        total += float(session_nll(model(batch), batch.target_B, batch.session_B, ratio)) * len(part)
     return total / len(rows)
 
 
 def _batches(train: Samples, size: int, order: np.random.Generator, accelerator: Accelerator) -> Iterator[Samples]:
-    """One shuffled epoch; each process takes its own share of every batch."""
-    shuffled = order.permutation(len(train))
+    """One epoch: sessions in random order and tickers shuffled within each, cut into batches.
+
+    Rows of a session stay together, so that a batch can tell its shock. Each process takes its own
+    share of every batch.
+    """
+    drawn = order.random(int(train.session.max()) + 1)[train.session]
+    shuffled = np.lexsort((order.random(len(train)), drawn))
     for start in range(0, len(train), size):
-        share = shuffled[start : start + size][accelerator.process_index :: accelerator.num_processes]
-        yield train.take(share)
+        yield train.take(shuffled[start : start + size][accelerator.process_index :: accelerator.num_processes])
+
+
+def _in_units(panel: Panel, target: str, rows: Samples) -> Floats:
+    where = (rows.ticker, rows.session)
+    in_units: Floats = panel.labels[target][where] / panel.unit[where]
+    return in_units
 
 
 def _accelerator(config: TapewireConfig, log_folder: Path | None) -> Accelerator:
