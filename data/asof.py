@@ -26,4 +26,5 @@ def first_decision(available_at: Any, decisions: Instants) -> npt.NDArray[np.int
 def known(available_at: Any, decision_at: Any) -> npt.NDArray[np.bool_]:
     """Which records were known at one decision."""
     decisions = np.asarray([decision_at], dtype="datetime64[us]")
-    return first_decision(available_at, decisions) == 0
+    informed: npt.NDArray[np.bool_] = first_decision(available_at, decisions) == 0
+    return informed

@@ -110,7 +110,7 @@ def revisions(current: pd.DataFrame, incoming: pd.DataFrame, table: str, values:
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Arrow to pandas with dates as `datetime64[s]` and strings as pandas strings."""
     dates = [field.name for field in table.schema if pa.types.is_date(field.type)]
-    frame = table.to_pandas(date_as_object=False)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
     for name in dates:
         frame[name] = frame[name].astype("datetime64[s]")
     return frame

@@ -85,7 +85,8 @@ def pack(bars: Rows, splits: Rows, dividends: Rows, tickers: Ints) -> PackedBars
     for actions, apply, onto in ((splits, np.multiply, split), (dividends, np.add, dividend)):
         bar = _first_bar(actions, bars)
         apply.at(onto, (local[bar[bar >= 0]], position[bar[bar >= 0]]), actions.values[bar >= 0, 0])
-    return PackedBars(*packed[:5], split=split, dividend=dividend, day=packed[5])
+    opens, highs, lows, closes, volume, day = packed
+    return PackedBars(opens, highs, lows, closes, volume, split, dividend, day)
 
 
 def _first_bar(actions: Rows, bars: Rows) -> Ints:
@@ -97,7 +98,7 @@ def _first_bar(actions: Rows, bars: Rows) -> Ints:
 
 
 def _rows(frame: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions, at: Ints, values: Array) -> Rows:
-    ticker = pd.Index(tickers).get_indexer(frame["ticker"])
+    ticker = pd.Index(tickers).get_indexer(pd.Index(frame["ticker"]))
     known = sessions.first_informed(naive_utc(frame["available_at"]))
     version = frame["version"].to_numpy(dtype=np.int64)
     rows = Rows(ticker.astype(np.int64), at.astype(np.int64), known, version, values)
@@ -106,4 +107,5 @@ def _rows(frame: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions, at:
 
 def naive_utc(stamps: "pd.Series[Any]") -> npt.NDArray[np.datetime64]:
     """tz-aware stamps as UTC `datetime64[us]`."""
-    return stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+    naive: npt.NDArray[np.datetime64] = stamps.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
+    return naive

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data import features as bar_features
 from data.calendar import Sessions
 from data.errors import LakeError
-from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, features, returns
+from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, returns
 from data.news.index import NewsIndex
 from data.packing import Array, Ints, Rows, action_rows, bar_rows, naive_utc, pack, positions
 
@@ -63,8 +64,9 @@ class _Grid:
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "_Grid":
-        flat = [np.full(shape, np.nan) for _ in range(5)]
-        return cls(np.full((*shape, len(FEATURES)), np.nan), *flat, np.full(shape, -1))
+        total, overnight, intraday, unit, close = (np.full(shape, np.nan) for _ in range(5))
+        features = np.full((*shape, len(FEATURES)), np.nan)
+        return cls(features, total, overnight, intraday, unit, close, np.full(shape, -1))
 
 
 def build_panel(
@@ -112,7 +114,7 @@ def _fill(grid: _Grid, tape: list[Rows], since: int, tickers: Ints) -> None:
     later = bars.session >= since
     source = (np.searchsorted(tickers, bars.ticker[later]), positions(bars)[later])
     where = (bars.ticker[later], bars.session[later])
-    grid.features[..., :-CROSS_SECTIONAL][where] = features(packed, moves)[source]
+    grid.features[..., :-CROSS_SECTIONAL][where] = bar_features.features(packed, moves)[source]
     grid.close[where] = packed.close[source]
     grid.position[where] = source[1]
     for leg in ("total", "overnight", "intraday", "unit"):
@@ -148,7 +150,7 @@ def _into_next(moves: Array, observed: npt.NDArray[np.bool_]) -> Array:
 def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions) -> Array:
     splits = actions[(actions["kind"] == "split").to_numpy(dtype=bool)].sort_values("version")
     splits = splits.drop_duplicates(["ticker", "ex_date"], keep="last")
-    ticker = pd.Index(tickers).get_indexer(splits["ticker"])
+    ticker = pd.Index(tickers).get_indexer(pd.Index(splits["ticker"]))
     before = np.searchsorted(sessions.target, splits["ex_date"].to_numpy(dtype="datetime64[D]"))
     known = sessions.first_informed(naive_utc(splits["available_at"]))
     keep = (ticker >= 0) & (before < len(sessions)) & (known <= before)

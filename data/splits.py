@@ -67,22 +67,22 @@ def make_folds(split: SplitConfig, sessions: Sessions) -> list[Fold]:
         ends = [split.train_end, split.valid_end, split.test_end]
         bounds = [np.searchsorted(sessions.target, np.datetime64(end, "D")) for end in ends]
         first = 0 if split.train_start is None else np.searchsorted(sessions.target, np.datetime64(split.train_start))
-        cuts = [(int(first), *map(int, bounds))]
+        cuts = [[int(first), *map(int, bounds)]]
     else:
         cuts = _cuts_by_share(split, len(sessions))
-    return [_fold(*cut, split.embargo, sessions) for cut in cuts]
+    return [_fold(edges, split.embargo, sessions) for edges in cuts]
 
 
-def _cuts_by_share(split: SplitConfig, sessions: int) -> list[tuple[int, int, int, int]]:
+def _cuts_by_share(split: SplitConfig, sessions: int) -> list[list[int]]:
     tested = np.linspace(sessions * (1 - split.test_share), sessions, split.folds + 1).astype(int)
     valid = max(1, int(sessions * split.valid_share))
-    return [(0, int(start) - valid, int(start), int(end)) for start, end in pairwise(tested)]
+    return [[0, int(start) - valid, int(start), int(end)] for start, end in pairwise(tested)]
 
 
-def _fold(first: int, train_end: int, valid_end: int, test_end: int, embargo: int, sessions: Sessions) -> Fold:
-    edges = [first, train_end, valid_end, test_end]
+def _fold(edges: list[int], embargo: int, sessions: Sessions) -> Fold:
+    """The fold whose parts begin and end at `edges`: start, end of training, of validation, of the test."""
     train, valid, test = (np.arange(low, high) for low, high in pairwise(edges))
-    fold = Fold(_purge(train, train_end, embargo, sessions), _purge(valid, valid_end, embargo, sessions), test)
+    fold = Fold(_purge(train, edges[1], embargo, sessions), _purge(valid, edges[2], embargo, sessions), test)
     for name in ("train", "valid", "test"):
         if len(getattr(fold, name)) == 0:
             raise LakeError(

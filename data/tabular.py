@@ -43,7 +43,8 @@ def read_table(
         )
     if table.num_rows == 0:
         raise InputError(f"{path}: expected rows, found only a header. Nothing was imported.")
-    return table.select(list(found.values())).rename_columns(list(found)).to_pandas(date_as_object=False)
+    frame: pd.DataFrame = table.select(list(found.values())).rename_columns(list(found)).to_pandas(date_as_object=False)
+    return frame
 
 
 def parse_mapping(text: str | None) -> dict[str, str]:

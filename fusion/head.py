@@ -113,7 +113,7 @@ def nll(prediction: Prediction, target_B: Tensor) -> Tensor:
     if missing:
         raise ValueError(f"expected targets without NaN, received {missing} of {target_B.numel()} missing")
     location_B, scale_B, df = prediction.location_B.float(), prediction.scale_B.float(), prediction.df.float()
-    distribution = StudentT(df, location_B, scale_B, validate_args=False)  # type: ignore[no-untyped-call]
+    distribution = StudentT(df, location_B, scale_B, validate_args=False)
     log_likelihood_B: Tensor = distribution.log_prob(target_B.float())  # type: ignore[no-untyped-call]
     return -log_likelihood_B.mean()
 

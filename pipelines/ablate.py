@@ -17,7 +17,7 @@ from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples
 from pipelines.metrics import Days, Draws, Interval, average, difference, evaluate_draws, intervals
 from pipelines.predict import predict
-from pipelines.train import fit
+from pipelines.train import Fitted, fit
 
 Progress = Callable[[str], None]
 
@@ -28,6 +28,7 @@ class Ablation:
 
     `ticker`, `session` and `realised` (log return of the target) are the test samples that settled, [M];
     `missing` counts those whose target never did (halts, delistings). `days` is the shared resampling.
+    `fitted` is the last variant's model of the newest fold and first seed: what `train` would make.
     """
 
     variants: dict[str, dict[str, Interval]]
@@ -39,6 +40,7 @@ class Ablation:
     days: Days
     seeds: tuple[int, ...]
     missing: int
+    fitted: Fitted
 
     def as_dict(self) -> dict[str, object]:
         """The contract of `ablate --json`."""
@@ -66,22 +68,25 @@ def ablate(
     fusions = _variants(config, has_news=len(panel.news) > 0)
     folds = make_folds(config.split, panel.sessions)
     usable = eligible(panel, config.price.lookback)
-    tested = [samples(panel, fold.test, usable) for fold in folds]
+    tested = [samples(fold.test, usable) for fold in folds]
     rows = Samples(*(np.concatenate([getattr(part, name) for part in tested]) for name in ("ticker", "session")))
     realised = panel.labels[config.target][rows.ticker, rows.session]
     settled = np.isfinite(realised)
     days = Days.draw(rows.session[settled])
     draws: dict[str, dict[int, dict[str, Draws]]] = {name: {} for name in fusions}
+    first: list[Fitted] = []
     for seed in config.seeds:
         for name, fusion in fusions.items():
             variant = config.model_copy(update={"fusion": fusion})
             parts = []
             for number, (fold, part) in enumerate(zip(folds, tested, strict=True), start=1):
-                progress(f"{name}, seed {seed}, fold {number} of {len(folds)}")
+                progress(f"Fitting {name}, seed {seed}, fold {number} of {len(folds)}")
                 fitted = fit(panel, embeddings, fold, variant, seed)
                 parts.append(predict(fitted, panel, embeddings, part, variant))
             forecast = Distribution.concatenate(parts).take(settled)
             draws[name][seed] = evaluate_draws(forecast, realised[settled], days)
+            if seed == config.seeds[0]:
+                first.append(fitted)
     means = {name: average(list(of_seeds.values())) for name, of_seeds in draws.items()}
     others = [name for name in means if name != "both"] if "both" in means else []
     return Ablation(
@@ -94,6 +99,7 @@ def ablate(
         days=days,
         seeds=config.seeds,
         missing=int((~settled).sum()),
+        fitted=first[-1],
     )
 
 

@@ -45,6 +45,7 @@ class TrainConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
+    average: float = Field(default=0.997, ge=0, lt=1)
     patience: int = Field(default=4, ge=1)
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
 

@@ -58,8 +58,8 @@ def eligible(panel: Panel, lookback: int) -> Mask:
     return panel.mask & (panel.history >= lookback)
 
 
-def samples(panel: Panel, part: npt.NDArray[np.int64], usable: Mask) -> Samples:
-    """The usable rows on the sessions of one part of a fold, by session and then ticker."""
+def samples(part: npt.NDArray[np.int64], usable: Mask) -> Samples:
+    """The usable rows [N, S] on the sessions of one part of a fold, by session and then ticker."""
     session, ticker = np.nonzero(usable[:, part].T)
     return Samples(ticker.astype(np.int64), part[session])
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from data.embeddings import EmbeddingStore
 from data.panel import Panel
@@ -15,10 +14,8 @@ from fusion.price_only import PriceOnlyConfig
 from pipelines.bundle import save_bundle
 from pipelines.config import TapewireConfig
 from pipelines.dataset import load_embeddings, load_panel
-from pipelines.train import fit
+from pipelines.train import Embeddings, Fitted, fit
 from pipelines.workspace import Workspace
-
-Embeddings = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Trained:
     note: str | None
 
     def as_dict(self) -> dict[str, Any]:
+        """The contract of `train --json`."""
         return {"model": self.folder.name, "path": str(self.folder), "valid_nll": self.valid_nll, "epochs": self.epochs}
 
 
@@ -45,14 +43,20 @@ def train(workspace: Workspace) -> Trained:
     embeddings, source = text_inputs(panel, config, workspace)
     fold = make_folds(config.split, panel.sessions)[-1]
     fitted = fit(panel, embeddings, fold, config, config.seeds[0], log_folder=workspace.runs / "tensorboard")
+    folder = keep(fitted, panel, config, source, workspace)
+    return Trained(folder, fitted.valid_loss, fitted.epochs, note)
+
+
+def keep(fitted: Fitted, panel: Panel, config: TapewireConfig, source: Source | None, workspace: Workspace) -> Path:
+    """Save a model fitted with the first seed on the newest fold, and make it the current one. Returns its folder."""
+    fold = make_folds(config.split, panel.sessions)[-1]
     facts = {
         "seed": config.seeds[0],
         "tickers": list(panel.tickers),
         "sessions": [str(panel.sessions.labels[part]) for part in (fold.train[0], fold.train[-1], fold.valid[-1])],
         "rows": {table: workspace.lake.count(table) for table in ("bars", "actions", "headlines", "links")},
     }
-    folder = save_bundle(fitted, config, source.fingerprint if source else None, facts, workspace.runs)
-    return Trained(folder, fitted.valid_loss, fitted.epochs, note)
+    return save_bundle(fitted, config, source.fingerprint if source else None, facts, workspace.runs)
 
 
 def text_inputs(panel: Panel, config: TapewireConfig, workspace: Workspace) -> tuple[Embeddings, Source | None]:

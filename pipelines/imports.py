@@ -93,13 +93,10 @@ def parse_basis(text: str) -> Basis:
 
 def parse_lag(text: str) -> np.timedelta64:
     """A span such as 90s, 15min or 1h. Raises InputError where it is none, or negative."""
-    try:
-        lag = pd.Timedelta(text)
-    except ValueError:
-        lag = pd.NaT
-    if lag is pd.NaT or lag < pd.Timedelta(0):
+    lag = pd.to_timedelta([text], errors="coerce").to_numpy("timedelta64[us]")[0]
+    if np.isnat(lag) or lag < np.timedelta64(0):
         raise InputError(f"--lag {text}: expected a span of time such as 90s, 15min or 1h, not below zero.")
-    return lag.to_timedelta64().astype("timedelta64[us]")
+    return np.timedelta64(lag)
 
 
 def utc_now() -> np.datetime64:

@@ -12,7 +12,7 @@ from data.lake import Lake
 from pipelines.config import TapewireConfig
 from pipelines.dataset import session_of
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # one row, JSON-ready
 
 
 def parse_session(text: str) -> np.datetime64:
@@ -29,12 +29,10 @@ def parse_instant(text: str | None, config: TapewireConfig) -> np.datetime64 | N
         return None
     if len(text) == len("2015-12-30"):
         exchange = sessions(config.calendar, config.decision)
-        return exchange.decision_at[session_of(exchange, parse_session(text))]
-    try:
-        stamp = pd.Timestamp(text)
-    except ValueError:
-        stamp = pd.NaT
-    if stamp is pd.NaT or stamp.tzinfo is None:
+        decision_at: np.datetime64 = exchange.decision_at[session_of(exchange, parse_session(text))]
+        return decision_at
+    stamp = pd.to_datetime(text, errors="coerce")
+    if not isinstance(stamp, pd.Timestamp) or stamp.tzinfo is None:
         raise ConfigError(
             f"--as-of {text}: expected an instant with its offset, such as 2015-12-30T21:00:00Z, or a date."
         )
@@ -52,9 +50,8 @@ def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Ite
     rows = rows.assign(tickers=rows["id"].map(tickers)).sort_values(["available_at", "id"])
     columns = ["id", "version", "title", "source", "url", "published_at", "published_raw", "precision"]
     columns += ["first_seen_at", "available_at", "recorded_at", "origin", "tickers"]
-    for record in _newest(rows, limit)[columns].to_dict("records"):
-        linked = record["tickers"]
-        yield {**_plain(record), "tickers": linked if isinstance(linked, list) else []}
+    for record in _records(_newest(rows, limit)[columns]):
+        yield {**record, "tickers": record["tickers"] or []}
 
 
 def bars(lake: Lake, ticker: str, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:
@@ -65,22 +62,22 @@ def bars(lake: Lake, ticker: str, as_of: np.datetime64 | None, limit: int | None
         known = "" if as_of is None else " known by then"
         raise LakeError(f"{ticker}: expected bars of it in {lake.folder}, found none{known}.")
     rows = rows.assign(session=rows["session"].dt.strftime("%Y-%m-%d"))
-    for record in _newest(rows, limit).to_dict("records"):
-        yield _plain(record)
+    yield from _records(_newest(rows, limit))
 
 
 def _newest(rows: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     return rows if limit is None else rows.tail(limit)
 
 
-def _plain(record: Record) -> Record:
-    """JSON-ready: instants as ISO 8601 with their offset, what is missing as None."""
-    plain: Record = {}
-    for name, value in record.items():
-        if isinstance(value, pd.Timestamp):
-            plain[name] = value.isoformat()
-        elif isinstance(value, list) or not pd.isna(value):
-            plain[name] = value
-        else:
-            plain[name] = None
-    return plain
+def _records(rows: pd.DataFrame) -> Iterator[Record]:
+    for record in rows.to_dict("records"):
+        yield {str(name): _plain(value) for name, value in record.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Instants as ISO 8601 with their offset, what is missing as None."""
+    if isinstance(value, list):
+        return value
+    if pd.isna(value):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value

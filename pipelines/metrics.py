@@ -43,6 +43,7 @@ class Interval:
         return cls(float(draws[0]), float(low), float(high))
 
     def as_dict(self) -> dict[str, float | None]:
+        """JSON-ready."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
@@ -56,7 +57,7 @@ class Days:
     @property
     def count(self) -> int:
         """How many distinct days there are, D."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     @classmethod
     def draw(cls, sessions: Ints, seed: int = 0) -> "Days":

@@ -9,7 +9,9 @@ from pipelines.config import TapewireConfig
 from pipelines.train import Embeddings, Fitted, forecast, make_windows
 
 
-def predict(fitted: Fitted, panel: Panel, embeddings: Embeddings, rows: Samples, config: TapewireConfig) -> Distribution:
+def predict(
+    fitted: Fitted, panel: Panel, embeddings: Embeddings, rows: Samples, config: TapewireConfig
+) -> Distribution:
     """The forecast distribution of each sample's target, in their order. Runs on a GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     windows = make_windows(panel, embeddings, fitted.scaler, fitted.text_scaler, config, device)

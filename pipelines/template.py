@@ -36,6 +36,7 @@ learning_rate = 0.001    # peak, after warm-up, then cosine
 weight_decay = 0.01
 warmup_share = 0.1       # share of all steps
 clip_norm = 1.0
+average = 0.997          # decay of the moving average of the weights, which is what is kept; 0 for none
 patience = 4             # epochs without a better validation loss
 precision = "auto"       # auto (bf16 on a GPU, else no) | no | bf16 | fp16
 

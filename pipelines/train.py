@@ -2,15 +2,17 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.optim.swa_utils import AveragedModel
 from transformers import get_cosine_schedule_with_warmup
 
 from data.errors import LakeError
@@ -67,7 +69,7 @@ def fit(
     text_scaler = Scaler.fit_common(embeddings[training_texts(panel, fold)])
     windows = make_windows(panel, embeddings, scaler, text_scaler, config, accelerator.device)
     labelled = eligible(panel, config.price.lookback) & ~np.isnan(panel.labels[config.target])
-    train, valid = (samples(panel, part, labelled) for part in (fold.train, fold.valid))
+    train, valid = (samples(part, labelled) for part in (fold.train, fold.valid))
     _refuse_empty(train, valid, panel, config)
     set_seed(seed)
     model = build_model(config.price, config.fusion, len(FEATURES), embeddings.shape[1], config.news.window)
@@ -123,11 +125,15 @@ def _loop(
     config: TapewireConfig,
     seed: int,
 ) -> tuple[dict[str, torch.Tensor], float, int]:
-    """Best weights, their validation loss, and how many epochs were run."""
+    """Best weights, their validation loss, and how many epochs were run.
+
+    What is evaluated and kept is the moving average of the weights, which is less noisy than the last step's.
+    """
     settings = config.train
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     updates = settings.epochs * -(-len(train) // (settings.batch_size * settings.accumulate))
     schedule = get_cosine_schedule_with_warmup(optimizer, int(updates * settings.warmup_share), updates)
+    average = AveragedModel(model, avg_fn=_averager(settings.average)).to(accelerator.device)
     model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     order = np.random.default_rng(seed)
     best: dict[str, torch.Tensor] = {}
@@ -144,12 +150,23 @@ def _loop(
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-        loss = _evaluate(model, windows, valid, ratio)
+            if accelerator.sync_gradients:
+                average.update_parameters(accelerator.unwrap_model(model))
+        loss = _evaluate(cast("ForecastModel", average.module), windows, valid, ratio)
         accelerator.log({"valid_nll": loss, "learning_rate": schedule.get_last_lr()[0]}, step=epoch)
         if loss < best_loss:
             best_loss, best_epoch = loss, epoch
-            best = copy.deepcopy(accelerator.unwrap_model(model).state_dict())
+            best = copy.deepcopy(average.module.state_dict())
     return best, best_loss, epoch
+
+
+def _averager(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """Exponential moving average of the weights; short at first, so that it soon forgets the untrained ones."""
+
+    def average(mean: torch.Tensor, new: torch.Tensor, seen: torch.Tensor | int) -> torch.Tensor:
+        return torch.lerp(new, mean, min(decay, (1 + float(seen)) / (10 + float(seen))))
+
+    return average
 
 
 @torch.inference_mode()
@@ -205,6 +222,6 @@ def _refuse_empty(train: Samples, valid: Samples, panel: Panel, config: Tapewire
             longest = int(panel.history[:, -1].max())
             raise LakeError(
                 f"expected samples in the {name} fold, found none: with lookback {config.price.lookback} a ticker "
-                f"needs that many bars before its first sample; the longest history is {longest} bars. Import more prices, "
-                "shorten price.lookback, or mend the dates in [split]."
+                f"needs that many bars before its first sample; the longest history is {longest} bars. Import more "
+                "prices, shorten price.lookback, or mend the dates in [split]."
             )

@@ -43,10 +43,8 @@ def _is_text(values: pd.Series) -> bool:
 def _from_instants(values: pd.Series, zone: str | None) -> pd.DataFrame:
     own = values.dt.tz_localize(None) if values.dt.tz is not None else values
     midnight = (own == own.dt.normalize()).to_numpy()
-    if values.dt.tz is not None:
-        at = values.dt.tz_convert("UTC").dt.tz_localize(None)
-    else:
-        at = _localize(own, zone)
+    zoned = values.dt.tz is not None
+    at = values.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else _localize(own, zone)
     return _result(own, at, midnight, values.isna().to_numpy())
 
 
@@ -63,8 +61,9 @@ def _from_text(values: pd.Series, zone: str | None) -> pd.DataFrame:
 
 def _offset_minutes(offset: pd.Series) -> pd.Series:
     digits = offset.str.extract(r"^([+-])(\d{2}):?(\d{2})$")
-    minutes = digits[1].fillna("0").astype(int) * 60 + digits[2].fillna("0").astype(int)
-    return minutes.where(digits[0] != "-", -minutes)
+    minutes: pd.Series = digits[1].fillna("0").astype(int) * 60 + digits[2].fillna("0").astype(int)
+    signed: pd.Series = minutes.where(digits[0] != "-", -minutes)
+    return signed
 
 
 def _localize(own: pd.Series, zone: str | None) -> pd.Series:

@@ -52,7 +52,7 @@ def build_news(
     linked = headlines.merge(links[["id", "ticker", "available_at"]], on="id", suffixes=("", "_link"))
     linked["available_at"] = linked[["available_at", "available_at_link"]].max(axis=1)
     alone = headlines[~headlines["id"].isin(links["id"])]
-    own = _entries(linked, pd.Index(tickers).get_indexer(linked["ticker"]), sessions, most)
+    own = _entries(linked, pd.Index(tickers).get_indexer(pd.Index(linked["ticker"])), sessions, most)
     market = _entries(alone, np.zeros(len(alone), dtype=np.int64), sessions, most)
     codes, texts = pd.factorize(pd.concat([own["text"], market["text"]], ignore_index=True))
     return NewsIndex(

@@ -7,8 +7,8 @@ import numpy as np
 from data.simulate import words
 from data.simulate.config import MarketConfig
 
-TRAIN_SHARE, VALID_SHARE = 0.60, 0.75  # of the sessions: where validation and test begin
-LATE_LISTINGS = (0.30, 0.45, 0.62, 0.67, 0.72, 0.77)  # of the sessions; the last four are unknown to training
+TRAIN_SHARE, VALID_SHARE = 0.68, 0.80  # of the sessions: where validation and test begin
+LATE_LISTINGS = (0.30, 0.45, 0.70, 0.74, 0.78, 0.83)  # of the sessions; the last four are unknown to training
 DELISTINGS = (0.50, 0.70, 0.80, 0.90)
 
 

@@ -26,7 +26,7 @@ class MarketConfig(Config):
 
     seed: Annotated[int, Field(ge=0)] = 0
     tickers: Annotated[int, Field(ge=8, le=60)] = 48
-    sessions: Annotated[int, Field(ge=60)] = 1150
+    sessions: Annotated[int, Field(ge=60)] = 1600
     calendar: str = "XNYS"
     first_session: date = date(2018, 1, 2)
     event_rate: Annotated[float, Field(gt=0, lt=1)] = 0.19

@@ -12,7 +12,7 @@ from data.simulate.phrases import EVENT_TYPES
 
 T = TypeVar("T")
 
-RESERVED_SHARE = 0.22  # of the test period's events and distractors, written in words that training never saw
+RESERVED_SHARE = 0.15  # of the test period's events and distractors, written in words that training never saw
 TYPES = tuple(EVENT_TYPES)
 PERCENT = ((1, 4), (5, 11), (14, 45))  # by strength: mild, clear, strong
 MILLIONS = ((5, 40), (60, 240), (400, 1900))

@@ -16,8 +16,8 @@ from data.simulate.events import STRENGTH, Events, between, draw_stamps, listing
 from data.simulate.grammar import TYPES, pick
 from data.simulate.market import Paths
 
-COPIED, STALE, MISTAGGED, MISLINKED = 0.12, 0.03, 0.01, 0.01  # shares of the events
-DISTRACTOR_RATE, PAIR_RATE = 0.018, 0.002  # a company and session
+COPIED, STALE, MISTAGGED, MISLINKED = 0.08, 0.03, 0.01, 0.01  # shares of the events
+DISTRACTOR_RATE, PAIR_RATE = 0.014, 0.002  # a company and session
 MARKET_RATE = 0.3  # a session
 REACTION_RATE, REACTION_FROM = 0.2, 1.6  # of the moves beyond so many trailing volatilities
 
