@@ -19,7 +19,7 @@ class FusionBase(Config):
 
     reads_price: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
 
 
 class Fusion(Protocol):

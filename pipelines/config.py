@@ -38,15 +38,15 @@ class NewsConfig(Config):
 class TrainConfig(Config):
     """The training loop. `patience` counts epochs without a better validation loss."""
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=512, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
     average: float = Field(default=0.997, ge=0, lt=1)
-    patience: int = Field(default=4, ge=1)
+    patience: int = Field(default=3, ge=1)
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
 
 

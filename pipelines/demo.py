@@ -101,24 +101,6 @@ def _verdict(ablation: Ablation, placebo: bool) -> str:
     said = "No evidence that text adds to price"
     if gain.low > 0 or gain.high < 0:
         said = "Text adds to price" if gain.low > 0 else "Text takes away from price"
-    truth = oracle.assign(session=oracle["session"].astype("datetime64[s]"))
-    joined = rows.merge(truth, on=["ticker", "session"], how="left", validate="one_to_one")
-    means = {name: joined[f"mean_{name}"].to_numpy(dtype="float64") for name in ablation.variants}
-    return {name: float(rank_ic(mean, ablation.realised, ablation.days)[0]) for name, mean in means.items()}
-
-
-def _verdict(ablation: Ablation, placebo: bool) -> str:
-    """The paired difference in one sentence, as the interval allows it."""
-    gain = ablation.paired["both-price"]["rank_ic"]
-    if gain.mean is None or gain.low is None or gain.high is None:
-        return "Too few tickers a day for a rank IC."
-    said = (
-        "Text adds to price"
-        if gain.low > 0
-        else "Text takes away from price"
-        if gain.high < 0
-        else "No evidence that text adds to price"
-    )
-    truth = " (in this market it cannot)" if placebo else ""
+    fact = " (in this market it cannot)" if placebo else ""
     interval = f"{gain.mean:+.4f}, 95% interval {gain.low:+.4f} to {gain.high:+.4f}"
-    return f"{said}{truth}: both - price in rank IC is {interval}."
+    return f"{said}{fact}: both - price in rank IC is {interval}."

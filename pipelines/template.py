@@ -26,18 +26,18 @@ dropout = 0.1
 
 [fusion]
 kind = "gated"           # concat | gated | cross_attention | price_only | text_only
-dropout = 0.1
+dropout = 0.3            # of everything that reads text
 
 [train]
-epochs = 20              # at most; early stopping may end sooner
+epochs = 10              # at most; early stopping may end sooner
 batch_size = 512
 accumulate = 1           # batches per optimiser step
-learning_rate = 0.001    # peak, after warm-up, then cosine
+learning_rate = 0.002    # peak, after warm-up, then cosine
 weight_decay = 0.01
 warmup_share = 0.1       # share of all steps
 clip_norm = 1.0
 average = 0.997          # decay of the moving average of the weights, which is what is kept; 0 for none
-patience = 4             # epochs without a better validation loss
+patience = 3             # epochs without a better validation loss
 precision = "auto"       # auto (bf16 on a GPU, else no) | no | bf16 | fp16
 
 [split]

@@ -73,7 +73,8 @@ def _localize(own: pd.Series, zone: str | None) -> pd.Series:
         local = own.dt.tz_localize(zone, ambiguous=np.zeros(len(own), bool), nonexistent="shift_forward")
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"--tz {zone}: expected an IANA zone such as America/New_York, found: {error}.") from error
-    return local.dt.tz_convert("UTC").dt.tz_localize(None)
+    utc: pd.Series = local.dt.tz_convert("UTC").dt.tz_localize(None)
+    return utc
 
 
 def _result(own: pd.Series, at: pd.Series, day: np.ndarray, unread: np.ndarray) -> pd.DataFrame:

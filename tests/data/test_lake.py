@@ -1,0 +1,162 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from data.errors import LakeError
+from data.lake import Lake, newest, revisions
+from data.schemas import KEYS, SCHEMAS
+
+DAYS = pd.to_datetime(["2015-12-28", "2015-12-29", "2015-12-30"])
+
+
+def utc(stamp: str) -> pd.Timestamp:
+    return pd.Timestamp(stamp, tz="UTC")
+
+
+def bars(ticker: str = "A", close: float = 10.0, version: int = 1, available: str | None = None) -> pd.DataFrame:
+    """Three bars, each known at 21:00 of its day unless `available` is given; recorded an hour later."""
+    known_at = (
+        pd.DatetimeIndex([utc(available)] * 3) if available else (DAYS + pd.Timedelta(hours=21)).tz_localize("UTC")
+    )
+    prices = dict.fromkeys(("open", "high", "low", "close"), close)
+    stamps = {"available_at": known_at, "recorded_at": known_at + pd.Timedelta(hours=1), "origin": "backfill"}
+    return pd.DataFrame(
+        {"ticker": ticker, "session": DAYS, "version": version, **prices, "volume": 1.0, "basis": "raw", "source": "t"}
+        | stamps
+    )
+
+
+def test_every_table_reads_as_empty_before_it_is_written(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    for table, schema in SCHEMAS.items():
+        assert lake.read(table).schema == schema
+        assert lake.count(table) == len(lake.frame(table)) == len(lake.current(table)) == 0
+        assert len(lake.current(table, as_of=np.datetime64("2016-01-01", "us"))) == 0
+    assert not (tmp_path / "lake").exists()  # reading makes nothing
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.merge("bars", bars()) == 3
+    assert lake.read("bars").schema == SCHEMAS["bars"]
+    back = lake.frame("bars").sort_values("session", ignore_index=True)
+    pd.testing.assert_frame_equal(back, bars(), check_dtype=False)
+    assert str(back["available_at"].dtype) == "datetime64[us, UTC]"
+    assert lake.frame("bars", ["close", "ticker"]).columns.tolist() == ["close", "ticker"]
+
+
+def test_a_list_column_comes_back(tmp_path: Path) -> None:
+    at = utc("2015-12-30 21:00")
+    row = {name: at for name in ("decision_at", "made_at", "cutoff_at", "available_at", "recorded_at")}
+    row |= dict.fromkeys(("mean", "prob_up", "price", "price_low", "price_high"), 0.5)
+    row |= dict.fromkeys(("ticker", "model_id", "data_version", "target", "origin"), "x")
+    row |= {"target_session": DAYS[2], "quantiles": [0.1, 0.5, 0.9]}
+    lake = Lake(tmp_path)
+    assert [lake.merge("forecasts", pd.DataFrame([row])) for _ in range(2)] == [1, 0]
+    assert lake.current("forecasts")["quantiles"][0].tolist() == [0.1, 0.5, 0.9]
+
+
+def test_merging_the_same_rows_again_adds_none(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.merge("bars", bars()) == 3
+    assert lake.merge("bars", bars(close=11.0)) == 0  # the key decides; a change needs a new version
+    assert lake.merge("bars", pd.concat([bars(), bars("B")])) == 3
+    assert lake.merge("bars", bars()[:0]) == 0
+    assert lake.count("bars") == 6
+    assert (lake.frame("bars")["close"] == 10.0).all()
+
+
+def test_a_new_version_stands_beside_the_old(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", bars())
+    assert lake.merge("bars", bars(close=11.0, version=2, available="2016-01-05 12:00")) == 3
+    assert lake.count("bars") == 6
+    assert lake.current("bars")["close"].tolist() == [11.0] * 3
+
+
+def test_as_of_reads_by_what_was_available_and_by_what_was_recorded(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", bars())
+    lake.merge("bars", bars(close=11.0, version=2, available="2016-01-05 12:00"))
+    at = np.datetime64("2015-12-29T21:00:00", "us")
+    assert lake.current("bars", as_of=at)["close"].tolist() == [10.0, 10.0]
+    assert len(lake.current("bars", as_of=at - np.timedelta64(1, "us"))) == 1
+    assert len(lake.current("bars", as_of=at, recorded_by=at)) == 1  # the second was recorded an hour later
+    restated = np.datetime64("2016-01-05T12:00", "us")
+    assert lake.current("bars", as_of=restated)["close"].tolist() == [11.0] * 3
+    assert lake.current("bars", as_of=restated, recorded_by=restated)["close"].tolist() == [10.0] * 3
+    assert lake.current("bars", recorded_by=restated)["version"].tolist() == [1] * 3
+
+
+def test_current_is_sorted_by_key(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", pd.concat([bars("B"), bars("A")[::-1]]))
+    rows = lake.current("bars")
+    assert rows[list(KEYS["bars"])].apply(tuple, axis=1).is_monotonic_increasing
+
+
+def test_revisions_number_what_changed_and_leave_out_what_did_not() -> None:
+    stored = newest(pd.concat([bars(), bars(close=11.0, version=2)[:1]]), "bars")
+    incoming = pd.concat([bars()[:2], bars("B")[:1]], ignore_index=True).drop(columns="version")
+    changed = revisions(stored, incoming, "bars", ["close", "volume"])
+    assert changed[["ticker", "version", "close"]].to_numpy().tolist() == [["A", 3, 10.0], ["B", 1, 10.0]]
+    missing = bars().assign(volume=np.nan)
+    assert revisions(missing, missing, "bars", ["close", "volume"]).empty
+    assert len(revisions(missing, bars(), "bars", ["close", "volume"])) == 3
+
+
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", bars())
+    for part in (tmp_path / "bars").rglob("*.parquet"):
+        part.unlink()
+    with pytest.raises(LakeError, match="bars"):
+        lake.read("bars")
+
+
+WRITER = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[2])
+from test_lake import bars
+from data.lake import Lake
+lake = Lake(sys.argv[1])
+for number in range(10_000):
+    lake.merge("bars", bars(f"T{number}"))
+    print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_its_last_commit_readable(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as child:
+        assert child.stdout is not None
+        said = [int(child.stdout.readline()) for _ in range(4)]
+        child.send_signal(signal.SIGKILL)
+        said += [int(line) for line in child.stdout]
+    assert child.returncode == -signal.SIGKILL
+    lake = Lake(tmp_path)
+    rows = lake.frame("bars")
+    whole = rows.groupby("ticker").size()
+    assert (whole == 3).all()  # a commit is there as a whole or not at all
+    assert {f"T{number}" for number in said} <= set(whole.index)
+    assert len(whole) <= len(said) + 1
+    assert lake.merge("bars", bars("after")) == 3
+    assert lake.merge("bars", bars("T0")) == 0
+
+
+def test_only_declared_columns_are_stored(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", bars().assign(oracle=1.0))
+    assert lake.read("bars").column_names == SCHEMAS["bars"].names
+    with pytest.raises((KeyError, pa.ArrowException)):
+        lake.merge("bars", bars("B").drop(columns="available_at"))
+    assert lake.count("bars") == 3
