@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from data.lake import Lake
 from pipelines.ablate import Ablation, ablate
-from pipelines.dataset import load_panel
+from pipelines.dataset import load_panel, short_histories
 from pipelines.fitting import text_inputs
 from pipelines.workspace import Workspace, replace_file
 
@@ -16,14 +17,9 @@ def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[
     panel = load_panel(workspace.lake, config)
     embeddings, source = text_inputs(panel, config, workspace)
     result = ablate(panel, embeddings, config, say)
-    notes = []
+    notes = short_histories(panel, config)
     if not len(panel.news):
         notes.append("The lake holds no headlines for these tickers: only the price variant was run.")
-    short = [
-        ticker for ticker, bars in zip(panel.tickers, panel.history[:, -1], strict=True) if bars < config.price.lookback
-    ]
-    if short:
-        notes.append(f"Skipped, with fewer bars than the lookback of {config.price.lookback}: {', '.join(short)}.")
     if result.missing:
         notes.append(f"{result.missing} test rows have no target (no bar on the next session); they are not scored.")
     report = {
@@ -31,10 +27,19 @@ def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[
         "per_seed": result.seeds_as_dict(),
         "missing_targets": result.missing,
         "notes": notes,
-        "backfilled_share": 1.0,
+        "backfilled_share": backfilled_share(workspace.lake),
         "text_fingerprint": source.fingerprint if source else None,
         "config": config.model_dump(mode="json", exclude_none=True),
     }
     path = workspace.reports / "ablation.json"
     replace_file(path, json.dumps(report, indent=1, allow_nan=False).encode())
     return result, notes, path
+
+
+def backfilled_share(lake: Lake) -> dict[str, float]:
+    """Share of the rows, by table, that were not seen live: their stamps are claims of a file."""
+    shares = {}
+    for table in ("bars", "headlines"):
+        origin = lake.frame(table, ["origin"])["origin"]
+        shares[table] = float((origin == "backfill").mean()) if len(origin) else 0.0
+    return shares

@@ -3,6 +3,7 @@
 Imports at the top stay light, so that `--help` is instant: what a command needs it imports itself.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="The newest so
 
 def main() -> None:
     """Run the command line; a user's mistake is one paragraph on stderr and exit code 2."""
+    # Threads that spin while they wait make small models many times slower when the cores have other work too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=True)
     except TapewireError as error:
@@ -110,8 +113,8 @@ def train(sets: Sets = None, json: Json = False) -> None:
     from pipelines.fitting import train as job
 
     result = job(_workspace(sets))
-    if result.note:
-        _say(result.note)
+    for note in result.notes:
+        _say(note)
     summary = f"{result.epochs} epochs, validation loss {result.valid_nll:.4f}. Model: {result.folder}"
     _print(result.as_dict(), json, lambda: summary)
 
@@ -217,6 +220,8 @@ def _print_lines(records: Any, as_json: bool, columns: tuple[str, ...]) -> None:
 
     from pipelines.table import record_line
 
+    if not as_json:
+        sys.stdout.write("  ".join(columns) + "\n")
     for record in records:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) if as_json else record_line(record, columns)
         sys.stdout.write(line + "\n")

@@ -58,6 +58,13 @@ def eligible(panel: Panel, lookback: int) -> Mask:
     return panel.mask & (panel.history >= lookback)
 
 
+def short_histories(panel: Panel, config: TapewireConfig) -> list[str]:
+    """A remark that names the tickers with fewer bars than the lookback, where there are any."""
+    lookback = config.price.lookback
+    short = [ticker for ticker, bars in zip(panel.tickers, panel.history[:, -1], strict=True) if bars < lookback]
+    return [f"Skipped, with fewer bars than the lookback of {lookback}: {', '.join(short)}."] if short else []
+
+
 def samples(part: npt.NDArray[np.int64], usable: Mask) -> Samples:
     """The usable rows [N, S] on the sessions of one part of a fold, by session and then ticker."""
     session, ticker = np.nonzero(usable[:, part].T)

@@ -13,19 +13,19 @@ from encoders.text.load import Source, resolve
 from fusion.price_only import PriceOnlyConfig
 from pipelines.bundle import save_bundle
 from pipelines.config import TapewireConfig
-from pipelines.dataset import load_embeddings, load_panel
+from pipelines.dataset import load_embeddings, load_panel, short_histories
 from pipelines.train import Embeddings, Fitted, fit
 from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A saved model. `note` says where it is not what was asked for, and why."""
+    """A saved model. `notes` say where it is not what was asked for, and why."""
 
     folder: Path
     valid_nll: float
     epochs: int
-    note: str | None
+    notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """The contract of `train --json`."""
@@ -36,15 +36,15 @@ def train(workspace: Workspace) -> Trained:
     """Fit with the first seed on the newest fold. With no headline in the lake the model is price-only, and says so."""
     config = workspace.config
     panel = load_panel(workspace.lake, config)
-    note = None
+    notes = short_histories(panel, config)
     if config.fusion.reads_text and not len(panel.news):
-        note = f"The lake holds no headlines for these tickers: trained price_only instead of {config.fusion.kind}."
+        notes.append(f"The lake holds no headlines for these tickers: trained price_only, not {config.fusion.kind}.")
         config = config.model_copy(update={"fusion": PriceOnlyConfig(dropout=config.fusion.dropout)})
     embeddings, source = text_inputs(panel, config, workspace)
     fold = make_folds(config.split, panel.sessions)[-1]
     fitted = fit(panel, embeddings, fold, config, config.seeds[0], log_folder=workspace.runs / "tensorboard")
     folder = keep(fitted, panel, config, source, workspace)
-    return Trained(folder, fitted.valid_loss, fitted.epochs, note)
+    return Trained(folder, fitted.valid_loss, fitted.epochs, notes)
 
 
 def keep(fitted: Fitted, panel: Panel, config: TapewireConfig, source: Source | None, workspace: Workspace) -> Path:

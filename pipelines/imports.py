@@ -14,7 +14,7 @@ from data.lake import Lake
 from data.news.files import read_headlines
 from data.news.store import store_headlines
 from data.prices.files import Basis, read_prices
-from data.prices.store import store_prices
+from data.prices.store import refuse_other_basis, store_prices
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def import_prices(
     """Store the bars and actions of price files. `now` (UTC) is when the lake records them."""
     recorded_at = utc_now() if now is None else now
     read = [read_prices(path, mapping, calendar, basis, ticker, recorded_at) for path in files]
+    for file in read:
+        refuse_other_basis(lake, file.bars)
     stored = [store_prices(lake, file.bars, file.actions, recorded_at) for file in read]
     return Imported(
         read=sum(file.read for file in read),

@@ -24,19 +24,17 @@ def parse_session(text: str) -> np.datetime64:
 
 
 def parse_instant(text: str | None, config: TapewireConfig) -> np.datetime64 | None:
-    """An instant from the command line: ISO 8601 with an offset, or a date for the decision after that session."""
+    """An instant from the command line: ISO 8601, UTC where it has no offset; a date means the decision after it."""
     if text is None:
         return None
     if len(text) == len("2015-12-30"):
         exchange = sessions(config.calendar, config.decision)
         decision_at: np.datetime64 = exchange.decision_at[session_of(exchange, parse_session(text))]
         return decision_at
-    stamp = pd.to_datetime(text, errors="coerce")
-    if not isinstance(stamp, pd.Timestamp) or stamp.tzinfo is None:
-        raise ConfigError(
-            f"--as-of {text}: expected an instant with its offset, such as 2015-12-30T21:00:00Z, or a date."
-        )
-    return np.datetime64(stamp.tz_convert("UTC").tz_localize(None), "us")
+    stamp = pd.to_datetime(text, errors="coerce", utc=True)
+    if not isinstance(stamp, pd.Timestamp):
+        raise ConfigError(f"--as-of {text}: expected an instant such as 2015-12-30T21:00:00Z, or a date.")
+    return np.datetime64(stamp.tz_localize(None), "us")
 
 
 def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:

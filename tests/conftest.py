@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-TINY = ("text.encoder=minilm", "price.lookback=10", "price.width=8", "train.epochs=1", "train.average=0", "seeds=[0]")
+TINY = (
+    "text.encoder=minilm",
+    "price.lookback=10",
+    "price.width=8",
+    "train.epochs=2",
+    "train.batch_size=64",
+    "train.learning_rate=0.01",
+    "train.average=0.9",
+    "seeds=[0]",
+)
 
 
 @dataclass(frozen=True)

@@ -225,3 +225,102 @@ def test_what_comes_after_a_decision_changes_nothing_of_it(
         assert found.abstained == expected.abstained
         compared += len(found.forecasts)
     assert compared >= 40, "5 weekdays make at least 200 cuts of ticker x decision"
+
+
+@pytest.mark.parametrize("clock", ["close", "pre-open"])
+def test_nor_at_another_hour_of_deciding(base: Base, rebuild: Callable[..., Workspace], clock: str) -> None:
+    rng = np.random.default_rng(7)
+    config = base.workspace.config.model_copy(update={"decision": clock})
+    panel = load_panel(base.workspace.lake, config)
+    instants = panel.sessions.decision_at
+    for session in rng.choice(np.arange(base.first, len(instants) - 1), 3, replace=False):
+        cut = Cut(panel.sessions.labels[session], pd.Timestamp(instants[session], tz="UTC"))
+        changed = load_panel(rebuild(changed_after(base.files, cut, rng)).lake, config)
+        before, after = (seen(each, panel.tickers, cut.session) for each in (panel, changed))
+        assert [name for name in before if before[name] != after[name]] == [], cut
+
+
+@pytest.mark.parametrize("shift", [0, 7, 16])
+def test_what_comes_after_the_last_label_changes_no_weight(
+    base: Base, rebuild: Callable[..., Workspace], tapewire: Callable[..., Any], shift: int
+) -> None:
+    """Training reads no bar and no headline after the last session whose return the validation fold needs."""
+    targets = base.exchange.target
+    train_end, valid_end, test_end = targets[base.first - shift], targets[base.first + 30 - shift], targets[-1]
+    dates = {"train_end": train_end, "valid_end": valid_end, "test_end": test_end}
+    sets = [f"split.{name}={date}" for name, date in dates.items()]
+    settled = base.exchange.labels < valid_end
+    cut = Cut(base.exchange.labels[settled][-1], pd.Timestamp(base.exchange.closes[settled][-1], tz="UTC"))
+    changed = rebuild(changed_after(base.files, cut, np.random.default_rng(shift)), embed=True)
+    trained = {}
+    for workspace in (base.workspace, changed):
+        ran = tapewire(workspace.folder, "train", *(part for each in sets for part in ("--set", each)))
+        assert ran.code == 0, ran.err
+        bundle = load_bundle(workspace.runs)
+        weights = {name: tensor.numpy().tobytes() for name, tensor in bundle.fitted.model.state_dict().items()}
+        scalers = [part.tobytes() for each in _scalers(bundle) for part in (each.centre, each.scale)]
+        trained[workspace.folder] = (weights, scalers, bundle.fitted.calibration, bundle.model_id)
+    first, second = trained.values()
+    assert first == second
+
+
+def _scalers(bundle: Any) -> tuple[Any, Any]:
+    return bundle.fitted.scaler, bundle.fitted.text_scaler
+
+
+@pytest.mark.parametrize("how", ["retitle", "delete"])
+def test_news_before_a_decision_does_change_its_forecasts(
+    base: Base, rebuild: Callable[..., Workspace], how: str
+) -> None:
+    rng = np.random.default_rng(11)
+    altered, with_news = 0, 0
+    for session in np.linspace(base.first, len(base.exchange) - 2, 5).astype(int):
+        cut, opened = base.cut(session), base.cut(session - NEWS_WINDOW)
+        published = base.files.headlines["published_at"]
+        window = (published > opened.instant) & (published <= cut.instant)
+        if how == "retitle":
+            titles = pd.Series(rng.choice(INVENTED, len(window)), index=window.index)
+            news = base.files.headlines.assign(title=base.files.headlines["title"].mask(window, titles))
+            news["title"] = news.groupby("id")["title"].transform("first")
+        else:
+            news = base.files.headlines[~window]
+        expected = {forecast.ticker: forecast for forecast in base.score(cut).forecasts}
+        found = base.score(cut, rebuild(replace(base.files, headlines=news), embed=True)).forecasts
+        named = set(base.files.headlines.loc[window, "ticker"].dropna())
+        of_all = base.files.headlines.loc[window, "ticker"].isna().any()
+        for forecast in found:
+            if of_all or forecast.ticker in named:
+                with_news += 1
+                altered += _differ(forecast, expected[forecast.ticker])
+    assert with_news >= 30
+    assert altered >= 0.95 * with_news
+
+
+def _differ(first: Forecast, second: Forecast) -> bool:
+    """In what they say; by more than rounding could make."""
+    apart = max(abs(first.mean - second.mean), abs(first.prob_up - second.prob_up)) > 1e-6
+    return apart and first.data_version != second.data_version
+
+
+def test_a_restatement_recorded_later_leaves_past_decisions_alone(
+    base: Base, tmp_path: Path, tapewire: Callable[..., Any]
+) -> None:
+    """The same lake, into which a file with other numbers for known bars and other titles is imported today."""
+    folder = tmp_path / "restated"
+    shutil.copytree(base.workspace.folder, folder)
+    cut = base.cut(base.first + 20)
+    prices, news = base.files.prices.copy(), base.files.headlines.copy()
+    prices[["open", "high", "low", "close"]] *= 1.5
+    news["title"] = INVENTED[0]
+    prices.to_parquet(folder / "prices.parquet")
+    news.to_parquet(folder / "headlines.parquet")
+    added = [
+        tapewire(folder, "import", kind, f"{kind}.parquet", "--json", *options).json["added"]
+        for kind, options in (("prices", ("--basis", "raw")), ("headlines", ()))
+    ]
+    assert added == [len(prices), news["id"].nunique()]
+    restated = open_workspace(folder)
+    assert base.score(cut, restated).forecasts == base.score(cut).forecasts
+    panels = load_panel(base.workspace.lake, base.workspace.config), load_panel(restated.lake, restated.config)
+    before, after = (seen(panel, base.panel.tickers, cut.session) for panel in panels)
+    assert before == after

@@ -22,11 +22,9 @@ def store_prices(lake: Lake, bars: pd.DataFrame, actions: pd.DataFrame, recorded
     """Add backfilled bars and actions (see `PriceFile`); what is stored already is left as it is.
 
     A first version keeps the market's own stamp; a version that differs from a stored one is
-    available from `recorded_at`. Raises InputError where a ticker's stored bars have another basis.
+    available from `recorded_at`. Check the basis first: see `refuse_other_basis`.
     """
-    current = lake.current("bars")
-    _refuse_other_basis(current, bars)
-    new_bars = revisions(current, bars, "bars", [*PRICES, "volume"])
+    new_bars = revisions(lake.current("bars"), bars, "bars", [*PRICES, "volume"])
     new_actions = revisions(lake.current("actions"), actions, "actions", ["value"])
     return Stored(
         lake.merge("bars", _stamped(new_bars, recorded_at)), lake.merge("actions", _stamped(new_actions, recorded_at))
@@ -42,8 +40,9 @@ def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64) -> pd.DataFrame:
     return rows.assign(**utc, origin="backfill")
 
 
-def _refuse_other_basis(current: pd.DataFrame, bars: pd.DataFrame) -> None:
-    stored = current.drop_duplicates("ticker").set_index("ticker")["basis"]
+def refuse_other_basis(lake: Lake, bars: pd.DataFrame) -> None:
+    """InputError where the lake holds bars of one of these tickers on another basis."""
+    stored = lake.frame("bars", ["ticker", "basis"]).drop_duplicates("ticker").set_index("ticker")["basis"]
     incoming = bars.drop_duplicates("ticker").set_index("ticker")["basis"]
     both = incoming.index.intersection(stored.index)
     other = [ticker for ticker in both if stored[ticker] != incoming[ticker]]

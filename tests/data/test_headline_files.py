@@ -84,7 +84,7 @@ def test_clock_changes_are_read_as_the_later_instant() -> None:
 
 def test_midnight_and_a_date_alone_name_a_day() -> None:
     texts = ["2015-12-30", "2015-12-30T00:00:00Z", "2015-12-30T00:00:00-05:00"]
-    assert stamps(texts) == [("2015-12-30", True, "")] * 3
+    assert stamps(texts) == [("2015-12-30 00:00:00", True, "")] * 3
 
 
 def test_stamps_of_the_future_and_of_long_ago_are_problems() -> None:
@@ -106,7 +106,11 @@ def test_a_headline_is_available_when_published_plus_the_lag(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("day", "close"),
-    [("2015-12-29", "2015-12-30 21:00:00"), ("2015-12-24", "2015-12-28 21:00:00"), ("2015-11-26", "2015-11-27 18:00:00")],
+    [
+        ("2015-12-29", "2015-12-30 21:00:00"),
+        ("2015-12-24", "2015-12-28 21:00:00"),
+        ("2015-11-26", "2015-11-27 18:00:00"),
+    ],
 )
 def test_a_day_is_known_at_the_close_of_the_first_session_after_it(tmp_path: Path, day: str, close: str) -> None:
     part = read(file(tmp_path, [item(day)]), lag=np.timedelta64(0, "s"))
@@ -122,6 +126,11 @@ def test_the_files_own_precision_counts(tmp_path: Path) -> None:
 def test_a_precise_midnight_is_never_read_early(tmp_path: Path) -> None:
     part = read(file(tmp_path, [item("2015-12-30T00:00:00-05:00", precision="second")]))
     assert part.rows["available_at"].item() >= pd.Timestamp("2015-12-30 05:00:00")
+
+
+def test_a_date_alone_is_a_day_whatever_the_files_precision_says(tmp_path: Path) -> None:
+    part = read(file(tmp_path, [item("2015-12-29", precision="second")]))
+    assert available(part) == ["2015-12-30 21:00:00"]
 
 
 def test_zone_less_stamps_are_refused_without_a_zone_and_localised_with_one(tmp_path: Path) -> None:
@@ -237,7 +246,10 @@ def test_more_than_one_unreadable_stamp_in_a_hundred_is_refused(tmp_path: Path) 
         ("published_at,title\n", "only a header"),
         ("published_at,ticker\n2015-12-30T16:05:07Z,A\n", "column title"),
         ("published_at,title\n2015-12-30T16:05:07Z,\n", "found none .empty title: 1"),
-        ("id,published_at,title\n1,2015-12-30T16:05:07Z,up\n1,2015-12-30T16:05:07Z,down\n", "rows of one item to agree"),
+        (
+            "id,published_at,title\n1,2015-12-30T16:05:07Z,up\n1,2015-12-30T16:05:07Z,down\n",
+            "rows of one item to agree",
+        ),
         ("id,published_at,title\n1,2015-12-30T16:05:07Z,up\n1,2015-12-30T16:05:08Z,up\n", "rows of one item to agree"),
     ],
 )
