@@ -48,9 +48,9 @@ class Lake:
         """
         rows = self.frame(table)
         if as_of is not None:
-            rows = rows[known(rows["available_at"].to_numpy(), as_of)]
+            rows = rows[known(rows["available_at"], as_of)]
         if recorded_by is not None:
-            rows = rows[known(rows["recorded_at"].to_numpy(), recorded_by)]
+            rows = rows[known(rows["recorded_at"], recorded_by)]
         return newest(rows, table)
 
     def merge(self, table: str, rows: pd.DataFrame) -> int:

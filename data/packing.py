@@ -82,19 +82,35 @@ def pack(bars: Rows, splits: Rows, dividends: Rows, tickers: Ints) -> PackedBars
     packed = np.full((bars.values.shape[1], *shape), np.nan)
     packed[:, local, position] = bars.values.T
     split, dividend = np.ones(shape), np.zeros(shape)
-    for actions, apply, onto in ((splits, np.multiply, split), (dividends, np.add, dividend)):
-        bar = _first_bar(actions, bars)
-        apply.at(onto, (local[bar[bar >= 0]], position[bar[bar >= 0]]), actions.values[bar >= 0, 0])
+    split_bar, dividend_bar = _first_bar(splits, bars, position), _first_bar(dividends, bars, position)
+    cash = _per_new_share(dividends, dividend_bar, splits, split_bar)
+    _apply(np.multiply, split, splits.values[:, 0], split_bar, local, position)
+    _apply(np.add, dividend, cash, dividend_bar, local, position)
     opens, highs, lows, closes, volume, day = packed
     return PackedBars(opens, highs, lows, closes, volume, split, dividend, day)
 
 
-def _first_bar(actions: Rows, bars: Rows) -> Ints:
-    """Index of the ticker's first bar at or after each action; -1 where there is none yet."""
+def _apply(combine: np.ufunc, onto: Array, values: Array, bar: Ints, local: Ints, position: Ints) -> None:
+    there = bar >= 0
+    combine.at(onto, (local[bar[there]], position[bar[there]]), values[there])
+
+
+def _per_new_share(dividends: Rows, dividend_bar: Ints, splits: Rows, split_bar: Ints) -> Array:
+    """Cash per share as of each dividend's bar: a split between the two, in a gap without bars, thins it."""
+    cash = dividends.values[:, 0].copy()
+    for at in np.flatnonzero(np.isin(dividend_bar, split_bar[split_bar >= 0])):
+        after = (split_bar == dividend_bar[at]) & (splits.session > dividends.session[at])
+        cash[at] /= splits.values[after, 0].prod()
+    return cash
+
+
+def _first_bar(actions: Rows, bars: Rows, position: Ints) -> Ints:
+    """Index of the ticker's first bar at or after each action; -1 where there is none, or nothing before it."""
     stride = int(max(bars.session.max(initial=0), actions.session.max(initial=0))) + 1
     at = np.searchsorted(bars.ticker * stride + bars.session, actions.ticker * stride + actions.session)
     same = bars.ticker[np.minimum(at, len(bars.ticker) - 1)] == actions.ticker
-    return np.where((at < len(bars.ticker)) & same, at, -1)
+    there = (at < len(bars.ticker)) & same
+    return np.where(there & (position[np.minimum(at, len(bars.ticker) - 1)] > 0), at, -1)
 
 
 def _rows(frame: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions, at: Ints, values: Array) -> Rows:

@@ -149,13 +149,15 @@ def _into_next(moves: Array, observed: npt.NDArray[np.bool_]) -> Array:
 
 def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions) -> Array:
     splits = actions[(actions["kind"] == "split").to_numpy(dtype=bool)].sort_values("version")
-    splits = splits.drop_duplicates(["ticker", "ex_date"], keep="last")
     ticker = pd.Index(tickers).get_indexer(pd.Index(splits["ticker"]))
-    before = np.searchsorted(sessions.target, splits["ex_date"].to_numpy(dtype="datetime64[D]"))
+    ex_date = splits["ex_date"].to_numpy(dtype="datetime64[D]")
+    before = np.searchsorted(sessions.target, ex_date)
     known = sessions.first_informed(naive_utc(splits["available_at"]))
-    keep = (ticker >= 0) & (before < len(sessions)) & (known <= before)
+    known_before = (ticker >= 0) & (before < len(sessions)) & (known <= before) & (ex_date > sessions.labels[0])
+    found = pd.DataFrame({"ticker": ticker, "before": before, "ex_date": ex_date, "ratio": splits["value"].to_numpy()})
+    newest = found[known_before].drop_duplicates(["ticker", "ex_date"], keep="last")
     ratio = np.ones((len(tickers), len(sessions)))
-    np.multiply.at(ratio, (ticker[keep], before[keep]), splits["value"].to_numpy(dtype=np.float64)[keep])
+    np.multiply.at(ratio, (newest["ticker"].to_numpy(), newest["before"].to_numpy()), newest["ratio"].to_numpy())
     return ratio
 
 

@@ -40,8 +40,9 @@ class Batch:
     """Samples as a model reads them; every tensor is on the model's device.
 
     `price_BLF` is scaled, finite, and zero wherever `mask_BL` (True = an observed session) is False;
-    the last of L is the decision's own session. `news` is the ticker's own headlines, `market` those
-    that name no ticker, shared by all samples of a session. `target_B` is the log return of the
+    the last of L is the decision's own session. `news` is the ticker's own headlines. `market` is those
+    that name no ticker, once per distinct session of the batch; sample b's are its row `market_row_B[b]`.
+    `target_B` is the log return of the
     target session in units of `unit_B`, the ticker's volatility known at the decision; NaN where it
     has not happened yet. `session_B` numbers the sessions: rows of one session share the market's shock.
     """
@@ -50,6 +51,7 @@ class Batch:
     mask_BL: Tensor
     news: NewsBatch
     market: NewsBatch
+    market_row_B: Tensor
     target_B: Tensor
     unit_B: Tensor
     session_B: Tensor

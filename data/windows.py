@@ -77,12 +77,13 @@ class Windows:
         session_B = torch.from_numpy(samples.session).to(self.device)
         price_BLF, mask_BL = self._prices(ticker_B, session_B)
         unit_B = self._unit_NS[ticker_B, session_B]
-        row_B = ticker_B * self._sessions
+        session_U, market_row_B = torch.unique(session_B, return_inverse=True)
         return Batch(
             price_BLF=price_BLF,
             mask_BL=mask_BL,
-            news=self._news(self._own, row_B, session_B),
-            market=self._news(self._market, torch.zeros_like(row_B), session_B),
+            news=self._news(self._own, ticker_B * self._sessions, session_B),
+            market=self._news(self._market, torch.zeros_like(session_U), session_U),
+            market_row_B=market_row_B,
             target_B=(self._label_NS[ticker_B, session_B] / unit_B).float(),
             unit_B=unit_B.float(),
             session_B=session_B,

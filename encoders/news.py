@@ -70,8 +70,12 @@ class NewsChannels(nn.Module):
         self.from_market = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.from_market.weight)
 
-    def forward(self, own: NewsBatch, market: NewsBatch) -> Encoded:
-        """Pooled over both channels; `sequence_BLD`, `mask_BL` and `attention` are the own headlines'."""
+    def forward(self, own: NewsBatch, market: NewsBatch, market_row_B: Tensor) -> Encoded:
+        """Pooled over both channels; `sequence_BLD`, `mask_BL` and `attention` are the own headlines'.
+
+        `market` has a row for each distinct session, and `market_row_B` says which is whose.
+        """
         encoded = self.own(own)
-        pooled_BD = encoded.pooled_BD + self.from_market(self.market(market).pooled_BD)
+        market_UD = self.from_market(self.market(market).pooled_BD)  # U distinct sessions
+        pooled_BD = encoded.pooled_BD + market_UD[market_row_B]
         return Encoded(pooled_BD, encoded.sequence_BLD, encoded.mask_BL, encoded.attention)

@@ -32,7 +32,7 @@ class ForecastModel(nn.Module):
     def forward(self, batch: Batch) -> Prediction:
         """In units of each sample's volatility. Neither `target_B` nor `unit_B` is read."""
         price = self.price(batch.price_BLF, batch.mask_BL)
-        news = self.news(batch.news, batch.market)
+        news = self.news(batch.news, batch.market, batch.market_row_B)
         prediction: Prediction = self.head(self.fusion(price, news))
         return prediction
 

@@ -130,7 +130,9 @@ def _loop(
     What is evaluated and kept is the moving average of the weights, which is less noisy than the last step's.
     """
     settings = config.train
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     updates = settings.epochs * -(-len(train) // (settings.batch_size * settings.accumulate))
     schedule = get_cosine_schedule_with_warmup(optimizer, int(updates * settings.warmup_share), updates)
     average = AveragedModel(model, avg_fn=_averager(settings.average)).to(accelerator.device)

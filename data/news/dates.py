@@ -21,18 +21,19 @@ _STAMP = rf"^\s*({_DATE})(?:[T ]({_TIME})\s*(Z|UTC|GMT|[+-]\d{{2}}:?\d{{2}})?)?\
 def read_stamps(
     values: pd.Series, zone: str | None, now: np.datetime64, earliest: np.datetime64 = EARLIEST
 ) -> pd.DataFrame:
-    """Columns `at` (UTC, naive `datetime64[us]`), `day` (bool) and `problem` (empty where there is none).
+    """Columns `at` (UTC, naive `datetime64[us]`), `date`, `day` (bool) and `problem` (empty where there is none).
 
-    Where `day` is True, `at` is that date's midnight and stands for the date only. Where there is a
-    problem, `at` is NaT. `zone` is the IANA zone of stamps that carry none; in an hour that a clock
-    change repeats it means the later of the two.
+    Where `day` is True the stamp says no more than its `date`, in its own zone; `at` is then the instant
+    of its midnight where the stamp has a time and a zone of its own, else NaT. Where there is a problem
+    both are NaT. `zone` is the IANA zone of stamps that carry none; in an hour that a clock change
+    repeats it means the later of the two.
     """
     read = _from_text(values, zone) if _is_text(values) else _from_instants(values, zone)
-    late = read["at"].to_numpy() > now
-    early = read["at"].to_numpy() < earliest
+    instant = read["at"].fillna(read["date"]).to_numpy()
+    late, early = instant > now, instant < earliest
     read.loc[late, "problem"] = "stamp in the future"
     read.loc[early, "problem"] = f"stamp before {earliest.astype('datetime64[Y]')}"
-    read.loc[late | early, "at"] = np.datetime64("NaT", "us")
+    read.loc[late | early, ["at", "date"]] = np.datetime64("NaT", "us")
     return read
 
 
@@ -44,7 +45,7 @@ def _from_instants(values: pd.Series, zone: str | None) -> pd.DataFrame:
     own = values.dt.tz_localize(None) if values.dt.tz is not None else values
     midnight = (own == own.dt.normalize()).to_numpy()
     zoned = values.dt.tz is not None
-    at = values.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else _localize(own, zone)
+    at = values.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else _localize(own, zone).mask(midnight)
     return _result(own, at, midnight, values.isna().to_numpy())
 
 
@@ -55,8 +56,9 @@ def _from_text(values: pd.Series, zone: str | None) -> pd.DataFrame:
     zoned = offset.notna()
     minutes = _offset_minutes(offset)
     at = own - pd.to_timedelta(minutes, unit="min")
-    at[~zoned] = _localize(own[~zoned], zone)
-    return _result(own, at, (own == own.dt.normalize()).to_numpy(), own.isna().to_numpy())
+    midnight = (own == own.dt.normalize()).to_numpy()
+    at[~zoned] = _localize(own[~zoned], zone).mask(midnight[~zoned])
+    return _result(own, at, midnight, own.isna().to_numpy())
 
 
 def _offset_minutes(offset: pd.Series) -> pd.Series:
@@ -78,6 +80,7 @@ def _localize(own: pd.Series, zone: str | None) -> pd.Series:
 
 
 def _result(own: pd.Series, at: pd.Series, day: np.ndarray, unread: np.ndarray) -> pd.DataFrame:
-    at = at.where(~day, own).astype("datetime64[us]")
-    problem = np.where(unread, "unreadable stamp", np.where(at.isna(), "stamp without a zone", ""))
-    return pd.DataFrame({"at": at, "day": day & ~unread, "problem": pd.array(problem, dtype="str")}, index=own.index)
+    problem = np.where(unread, "unreadable stamp", np.where(at.isna() & ~day, "stamp without a zone", ""))
+    date = own.dt.normalize().astype("datetime64[us]")
+    columns = {"at": at.astype("datetime64[us]"), "date": date, "day": day & ~unread}
+    return pd.DataFrame({**columns, "problem": pd.array(problem, dtype="str")}, index=own.index)

@@ -69,13 +69,15 @@ def _rows(raw: pd.DataFrame, stamps: pd.DataFrame) -> pd.DataFrame:
 
     day = stamps["day"]
     if "precision" in raw:
-        day = text("precision").eq("day").fillna(False) | (day & raw["precision"].isna())
+        # A file may say that its midnights are times; one without a zone still cannot be placed.
+        timed = raw["precision"].notna() & text("precision").ne("day").fillna(False) & stamps["at"].notna()
+        day = text("precision").eq("day").fillna(False) | (day & ~timed)
     rows = pd.DataFrame(
         {
             "title": text("title").str.replace(r"\s+", " ", regex=True),
             "source": text("source"),
             "url": text("url"),
-            "published_at": stamps["at"].where(~day, stamps["at"].dt.normalize()),
+            "published_at": stamps["at"].where(~day, stamps["date"]),
             "published_raw": raw["published_at"].astype("string"),
             "precision": np.where(day, "day", "second"),
             "ticker": clean_tickers(text("ticker")),

@@ -51,7 +51,7 @@ def build_news(
     """
     linked = headlines.merge(links[["id", "ticker", "available_at"]], on="id", suffixes=("", "_link"))
     linked["available_at"] = linked[["available_at", "available_at_link"]].max(axis=1)
-    alone = headlines[~headlines["id"].isin(links["id"])]
+    alone = headlines[~_linked_in_time(headlines, links, sessions)]
     own = _entries(linked, pd.Index(tickers).get_indexer(pd.Index(linked["ticker"])), sessions, most)
     market = _entries(alone, np.zeros(len(alone), dtype=np.int64), sessions, most)
     codes, texts = pd.factorize(pd.concat([own["text"], market["text"]], ignore_index=True))
@@ -60,6 +60,14 @@ def build_news(
         own=_cells(own, codes[: len(own)], len(tickers) * len(sessions)),
         market=_cells(market, codes[len(own) :], len(sessions)),
     )
+
+
+def _linked_in_time(headlines: pd.DataFrame, links: pd.DataFrame, sessions: Sessions) -> npt.NDArray[np.bool_]:
+    """Which headlines had a ticker at their first decision. A link that came later takes nothing out of the past."""
+    earliest = links.groupby("id", as_index=False)["available_at"].min()
+    first_link = headlines[["id"]].merge(earliest, on="id", how="left")["available_at"]
+    first = sessions.first_informed(naive_utc(headlines["available_at"]))
+    return first_link.notna().to_numpy() & (sessions.first_informed(naive_utc(first_link)) <= first)
 
 
 def _entries(headlines: pd.DataFrame, ticker: npt.NDArray[np.int64], sessions: Sessions, most: int) -> pd.DataFrame:

@@ -65,7 +65,7 @@ def read_prices(
     rows = _rows(raw, stamps, calendar)
     rows = quarantine.drop(rows, _problems(rows, stamps["problem"], exchange, now))
     refuse_all_bad(rows, quarantine, path)
-    once = rows.drop_duplicates(["ticker", "session", *PRICES, "volume"])
+    once = rows.drop_duplicates()
     _refuse_disagreement(once, path)
     quarantine.add("duplicate row", len(rows) - len(once))
     once = once.sort_values(["ticker", "session"], ignore_index=True)
@@ -87,7 +87,7 @@ def _rows(raw: pd.DataFrame, stamps: pd.DataFrame, calendar: str) -> pd.DataFram
     numbers = [name for name in (*PRICES, "volume", "adj_close", "dividend", "split") if name in raw]
     rows = pd.DataFrame({name: pd.to_numeric(raw[name], errors="coerce").astype("float64") for name in numbers})
     rows["ticker"] = clean_tickers(raw["ticker"])
-    rows["session"] = stamps["at"].where(stamps["day"], local).dt.normalize().astype("datetime64[s]")
+    rows["session"] = stamps["date"].where(stamps["day"], local).dt.normalize().astype("datetime64[s]")
     if "announced_at" in raw:
         announced = read_stamps(raw["announced_at"], zone_of(calendar), np.datetime64("9999-01-01", "us"))
         # A day alone does not say when that day: the action's ex-date then decides (see _actions).
@@ -98,7 +98,8 @@ def _rows(raw: pd.DataFrame, stamps: pd.DataFrame, calendar: str) -> pd.DataFram
 def _problems(rows: pd.DataFrame, stamp: pd.Series, exchange: Sessions, now: np.datetime64) -> pd.Series:
     at = exchange.index(rows["session"].to_numpy())
     prices = rows[PRICES]
-    finite = np.isfinite(rows[[*PRICES, "volume"]].to_numpy()).all(axis=1)
+    needed = [*PRICES, "volume", *(["adj_close"] if "adj_close" in rows else [])]
+    finite = np.isfinite(rows[needed].to_numpy()).all(axis=1)
     checks = [
         ("no ticker", rows["ticker"].isna()),
         ("odd ticker", ~rows["ticker"].str.match(ODD_TICKER).fillna(False)),
@@ -120,9 +121,10 @@ def _refuse_disagreement(rows: pd.DataFrame, path: Path) -> None:
     if twice.empty:
         return
     first, second = twice.sort_values(["ticker", "session"]).iloc[:2].to_dict("records")
+    differing = next(name for name in first if first[name] != second[name])
     raise InputError(
-        f"{path}: expected one bar per ticker and session; {len(twice)} rows disagree, such as {first['ticker']} on "
-        f"{first['session']:%Y-%m-%d}: close {first['close']} and {second['close']}. Keep the right one. "
+        f"{path}: expected one row per ticker and session; {len(twice)} rows disagree, such as {first['ticker']} on "
+        f"{first['session']:%Y-%m-%d}: {differing} {first[differing]} and {second[differing]}. Keep the right one. "
         "Nothing was imported."
     )
 
@@ -140,9 +142,8 @@ def _actions(rows: pd.DataFrame, basis: Basis, exchange: Sessions) -> pd.DataFra
         cash = _implied_dividends(rows)
         parts.append(_kind(rows, "dividend", cash, cash > 0))
     columns = ["ticker", "ex_date", "kind", "value", "source", "available_at"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    actions = pd.concat(parts, ignore_index=True)
+    nothing = _kind(rows, "dividend", pd.Series(0.0, index=rows.index), pd.Series(False, index=rows.index))
+    actions = pd.concat([nothing, *parts], ignore_index=True)
     opens = exchange.opens[exchange.index(actions["ex_date"].to_numpy())]
     announced = actions["announced_at"].to_numpy(dtype="datetime64[us]")
     # An announcement stamped after the ex-date is a late file's, not the market's.

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.asof import first_decision, known
@@ -29,6 +29,7 @@ def test_a_record_after_the_last_decision_informs_none_of_them() -> None:
     assert first_decision(decisions[:1], decisions[:0]) == [0]  # of no decisions, none
 
 
+@settings(deadline=None)
 @given(stamps=st.lists(INSTANTS | st.just(NEVER), max_size=20), decisions=st.lists(INSTANTS, max_size=10))
 def test_known_agrees_with_first_decision(stamps: list[np.datetime64], decisions: list[np.datetime64]) -> None:
     available = np.array(stamps, dtype="datetime64[us]")

@@ -3,9 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, Array, PackedBars
+from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, Array, PackedBars, returns
 from data.features import features as of_bars
-from data.features import returns
 
 COLUMNS = FEATURES[:-CROSS_SECTIONAL]
 

@@ -54,7 +54,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_list_column_comes_back(tmp_path: Path) -> None:
     at = utc("2015-12-30 21:00")
-    row = {name: at for name in ("decision_at", "made_at", "cutoff_at", "available_at", "recorded_at")}
+    row = dict.fromkeys(("decision_at", "made_at", "cutoff_at", "available_at", "recorded_at"), at)
     row |= dict.fromkeys(("mean", "prob_up", "price", "price_low", "price_high"), 0.5)
     row |= dict.fromkeys(("ticker", "model_id", "data_version", "target", "origin"), "x")
     row |= {"target_session": DAYS[2], "quantiles": [0.1, 0.5, 0.9]}

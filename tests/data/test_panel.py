@@ -1,21 +1,26 @@
 import dataclasses
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import action_frame, bar_frame, headline_frame, link_frame, span, walk
+from tiny import action_frame, bar_frame, headline_frame, known_rows, link_frame, span, walk
 
 from data.asof import known
-from data.calendar import Sessions
+from data.calendar import Sessions, sessions
 from data.errors import LakeError
-from data.features import FEATURES, WARM_UP
-from data.news.index import Cells, NewsIndex, build_news
+from data.features import CROSS_SECTIONAL, FEATURES, WARM_UP
+from data.lake import Lake
+from data.news.index import build_news
 from data.packing import action_rows, bar_rows, pack, positions
 from data.panel import Panel, build_panel
+from data.prices.files import read_prices
+from data.prices.store import store_prices
+from data.simulate import MarketConfig, simulate, write
 
 DAYS = span(60)
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(24, "h")
+OWN = slice(0, -CROSS_SECTIONAL)  # the others compare with the market
 LABELS = ("close_close", "overnight", "open_close")
 NO_NEWS = build_news(headline_frame([]), link_frame([]), ("A",), DAYS, 5)
 
@@ -75,16 +80,12 @@ def random_world(seed: int, days: Sessions = DAYS) -> tuple[pd.DataFrame, pd.Dat
     return pd.concat(bars, ignore_index=True), pd.concat([table, again], ignore_index=True)
 
 
-def rows_known(rows: pd.DataFrame, decision: np.datetime64) -> pd.DataFrame:
-    return rows[known(rows["available_at"].dt.tz_localize(None), decision)]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_a_row_is_what_a_panel_of_only_its_decisions_knowledge_holds(seed: int) -> None:
     bars, actions = random_world(seed)
     whole = build_panel(("A", "B", "C", "D"), DAYS, bars, actions, NO_NEWS)
-    for session in (0, 5, *range(20, 60, 2), 59):
-        then = [rows_known(rows, DAYS.decision_at[session]) for rows in (bars, actions)]
+    for session in (0, 5, *range(20 + seed, 60, 4), 59):  # each seed other sessions
+        then = [known_rows(rows, DAYS.decision_at[session]) for rows in (bars, actions)]
         until = DAYS.between(DAYS.labels[0], DAYS.labels[session])
         for days in (DAYS, until):
             rebuilt = build_panel(("A", "B", "C", "D"), days, *then, NO_NEWS)
@@ -94,9 +95,10 @@ def test_a_row_is_what_a_panel_of_only_its_decisions_knowledge_holds(seed: int) 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_share_ratio_of_a_decision_is_what_was_known_then(seed: int) -> None:
     bars, actions = random_world(seed)
+    bars = bars[:0]  # it tells of actions alone
     whole = build_panel(("A", "B", "C", "D"), DAYS, bars, actions, NO_NEWS).share_ratio
-    for session in range(0, 60, 3):
-        then = rows_known(actions, DAYS.decision_at[session])
+    for session in range(60):
+        then = known_rows(actions, DAYS.decision_at[session])
         rebuilt = build_panel(("A", "B", "C", "D"), DAYS, bars, then, NO_NEWS).share_ratio
         np.testing.assert_array_equal(rebuilt[:, session], whole[:, session], err_msg=str(session))
 
@@ -171,6 +173,23 @@ def test_a_label_is_missing_where_either_bar_is() -> None:
         np.testing.assert_array_equal(np.flatnonzero(np.isnan(made.labels[target][0])), [29, 30, 31, 59])
 
 
+def test_labels_of_an_imported_world_are_its_realised_returns(tmp_path: Path) -> None:
+    made = simulate(MarketConfig(seed=4, tickers=8, sessions=200))
+    write(made, tmp_path)
+    now = np.datetime64("2020-01-01", "us")
+    part = read_prices(tmp_path / "prices.parquet", {}, "XNYS", "raw", None, now)
+    assert part.quarantine.skipped == {}
+    assert set(part.actions["kind"]) == {"dividend", "split"}
+    lake = Lake(tmp_path / "lake")
+    store_prices(lake, part.bars, part.actions, now)
+    bars = lake.frame("bars")
+    days = sessions("XNYS").between(bars["session"].min(), bars["session"].max())
+    imported = build_panel(tuple(sorted(set(bars["ticker"]))), days, bars, lake.frame("actions"), NO_NEWS)
+    at = [imported.tickers.index(ticker) for ticker in made.oracle["ticker"]], days.index(made.oracle["session"])
+    np.testing.assert_allclose(imported.labels["close_close"][at], made.oracle["realised"], atol=1e-9)
+    assert np.isfinite(imported.labels["close_close"]).sum() == len(made.oracle)
+
+
 # --- missing, late and restated bars ---------------------------------------------------------------------------
 
 
@@ -207,7 +226,7 @@ def test_a_late_bar_stays_masked_in_its_own_session_and_counts_in_later_rows() -
     for session in range(41, first):
         assert_same(row(made, session), row(without, session))
     for session in range(first, 60):
-        np.testing.assert_array_equal(made.features[0, session], in_time.features[0, session])
+        np.testing.assert_array_equal(made.features[0, session, OWN], in_time.features[0, session, OWN])
     assert not np.array_equal(made.features[0, first], without.features[0, first])
 
 
@@ -238,8 +257,7 @@ def test_one_tickers_late_bar_leaves_another_tickers_own_features_alone() -> Non
     bars = pd.concat([bar_frame(DAYS, walk(60, 1)), bar_frame(DAYS, walk(60, 2), "B")], ignore_index=True)
     late = bars.copy()
     late.loc[40, "available_at"] += 4 * DAY
-    own = slice(0, -2)  # the last two compare with the market
-    np.testing.assert_array_equal(panel(late).features[1, :, own], panel(bars).features[1, :, own])
+    np.testing.assert_array_equal(panel(late).features[1][:, OWN], panel(bars).features[1][:, OWN])
 
 
 # --- splits ----------------------------------------------------------------------------------------------------
@@ -259,6 +277,12 @@ def test_the_share_ratio_counts_announced_splits_only(announced: np.datetime64, 
 def test_a_split_on_the_target_of_the_last_session_counts() -> None:
     act = action_frame([("A", DAYS.target[-1], "split", 4.0, DAYS.opens[10])])
     assert panel(bar_frame(DAYS, walk(60)), act).share_ratio[0, -1] == 4.0
+
+
+def test_a_split_of_the_past_is_in_no_share_ratio() -> None:
+    days = DAYS.between(DAYS.labels[20], DAYS.labels[50])
+    act = action_frame([("A", DAYS.labels[at], "split", 4.0, DAYS.opens[1]) for at in (5, 20)])
+    assert (panel(bar_frame(DAYS, walk(60)), act, days).share_ratio == 1).all()
 
 
 def test_an_action_at_or_before_the_first_bar_changes_no_feature() -> None:
@@ -304,7 +328,7 @@ def test_a_ticker_without_bars_has_a_masked_row() -> None:
     assert not made.mask[1].any()
     assert (made.features[1] == 0).all()
     assert np.isnan(made.labels["close_close"][1]).all()
-    np.testing.assert_array_equal(made.features[:1, :, :-2], panel(bar_frame(DAYS, walk(60))).features[..., :-2])
+    np.testing.assert_array_equal(made.features[:1], panel(bar_frame(DAYS, walk(60))).features)
 
 
 def test_bars_of_others_and_outside_the_sessions_are_left_out() -> None:
@@ -314,14 +338,20 @@ def test_bars_of_others_and_outside_the_sessions_are_left_out() -> None:
     np.testing.assert_array_equal(made.mask[0], np.arange(50) >= WARM_UP)
     closes = walk(60)
     closes[:10] = np.nan
-    np.testing.assert_array_equal(made.features, panel(bar_frame(DAYS, closes)).features[:, 10:])
+    np.testing.assert_array_equal(made.features[..., OWN], panel(bar_frame(DAYS, closes)).features[:, 10:, OWN])
 
 
 def test_a_feature_that_is_not_finite_is_refused() -> None:
     bars = bar_frame(DAYS, walk(60))
     bars.loc[30, "volume"] = np.inf
-    with np.errstate(invalid="ignore"), pytest.raises(LakeError, match="A on 2015-02-18.*volume_z"):
+    with np.errstate(invalid="ignore"), pytest.raises(LakeError, match=r"A on 2015-02-17.*volume_z"):
         panel(bars)
+
+
+def test_a_panel_is_frozen() -> None:
+    made = panel(bar_frame(DAYS, walk(60)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.mask = made.observed  # type: ignore[misc]
 
 
 # --- packing ---------------------------------------------------------------------------------------------------
@@ -358,116 +388,3 @@ def test_the_newest_version_known_in_time_or_late_but_by_then() -> None:
     np.testing.assert_array_equal(rows.late, [True, False, False])
     close = {when: rows.as_known(when, np.array([0])).values[:, 3].tolist() for when in (0, since - 1, since)}
     assert close == {0: [1.0, 2.0], since - 1: [1.0, 2.0], since: [9.0, 2.0]}
-
-
-# --- news ------------------------------------------------------------------------------------------------------
-
-
-def cell(index: NewsIndex, cells: Cells, at: int) -> list[str]:
-    """Titles of one cell, oldest first."""
-    return [index.texts[text] for text in cells.text[cells.start[at] : cells.start[at + 1]]]
-
-
-def news(rows: list[tuple[str, str, Any]], links: list[tuple[str, str, Any]], most: int = 5) -> NewsIndex:
-    return build_news(headline_frame(rows), link_frame(links), ("A", "B"), DAYS, most)
-
-
-def test_a_headline_stands_in_the_session_whose_decision_knew_it_first() -> None:
-    at, tick = DAYS.decision_at, np.timedelta64(1, "us")
-    rows = [("1", "on time", at[5]), ("2", "too late", at[5] + tick), ("3", "before", DAYS.decision_before)]
-    index = news([*rows, ("4", "after", at[-1] + tick)], [(name, "A", "2014-01-01") for name in "1234"])
-    assert cell(index, index.own, 5) == ["on time"]
-    assert cell(index, index.own, 6) == ["too late"]
-    assert len(index) == 2
-    assert len(index.own.start) == 2 * 60 + 1
-    np.testing.assert_array_equal(index.own.session, [5, 6])
-
-
-def test_a_link_known_later_than_its_headline_decides() -> None:
-    index = news([("1", "t", DAYS.closes[5])], [("1", "B", DAYS.closes[9])])
-    assert cell(index, index.own, 60 + 9) == ["t"]
-    assert len(index.own.text) == 1
-
-
-def test_an_item_of_several_tickers_and_of_none() -> None:
-    rows = [("1", "both", DAYS.closes[5]), ("2", "market", DAYS.closes[5]), ("3", "other", DAYS.closes[5])]
-    index = news(rows, [("1", "A", "2014-01-01"), ("1", "B", "2014-01-01"), ("3", "Z", "2014-01-01")])
-    assert cell(index, index.own, 5) == cell(index, index.own, 65) == ["both"]
-    assert cell(index, index.market, 5) == ["market"]
-    assert len(index.market.start) == 61
-    assert index.texts == ("both", "market")  # that of an unwatched ticker is nowhere
-
-
-def test_an_edit_stands_again_where_it_was_known_and_once_within_a_cell() -> None:
-    first = headline_frame([("1", "old", DAYS.closes[5]), ("2", "kept", DAYS.closes[5])])
-    edits = headline_frame([("1", "new", DAYS.closes[8]), ("2", "mended", DAYS.closes[5] + HOUR)], version=2)
-    links = link_frame([("1", "A", "2014-01-01"), ("2", "A", "2014-01-01")])
-    index = build_news(pd.concat([first, edits]), links, ("A",), DAYS, 5)
-    assert cell(index, index.own, 5) == ["old", "mended"]
-    assert cell(index, index.own, 8) == ["new"]
-
-
-def test_a_cell_keeps_its_newest_distinct_texts() -> None:
-    rows = [(str(number), f"t{number}", DAYS.closes[5] + number * HOUR / 4) for number in range(6)]
-    copy = ("9", " t3 ", DAYS.closes[5] + 2 * HOUR)
-    index = news([copy, *rows[::-1]], [(name, "A", "2014-01-01") for name in "0123459"], most=3)
-    assert cell(index, index.own, 5) == ["t3", "t4", "t5"]
-
-
-def test_a_window_of_sessions_is_one_slice() -> None:
-    rng = np.random.default_rng(0)
-    at = rng.integers(0, 60, 80)
-    rows = [(str(n), f"t{n}", DAYS.closes[session] + n * np.timedelta64(1, "s")) for n, session in enumerate(at)]
-    tickers = rng.choice(["A", "B"], 80)
-    index = news(rows, [(str(n), name, "2014-01-01") for n, name in enumerate(tickers)], most=99)
-    for ticker, offset in (("A", 0), ("B", 60)):
-        low, high = index.own.start[offset + 20], index.own.start[offset + 31]
-        inside = [n for n in range(80) if tickers[n] == ticker and 20 <= at[n] <= 30]
-        expected = [f"t{n}" for n in sorted(inside, key=lambda n: (at[n], n))]
-        assert [index.texts[text] for text in index.own.text[low:high]] == expected
-        assert (np.diff(index.own.session[low:high]) >= 0).all()
-
-
-def test_no_headlines_give_an_empty_index() -> None:
-    assert len(NO_NEWS) == 0
-    assert NO_NEWS.texts == ()
-    assert (NO_NEWS.own.start == 0).all()
-
-
-def random_wire(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Headlines with edits; each link as old as its headline."""
-    rng = np.random.default_rng(seed)
-    stamps = DAYS.opens[0] + rng.integers(0, 80 * 24, 150) * HOUR
-    first = headline_frame([(str(n), f"title {rng.integers(60)}", at) for n, at in enumerate(stamps)])
-    edits = first[rng.random(150) < 0.2]
-    later = edits["available_at"] + rng.integers(1, 100, len(edits)) * HOUR
-    edits = edits.assign(version=2, title=edits["title"] + " edited", available_at=later)
-    linked = [(str(n), name, at) for n, at in enumerate(stamps) for name in "AB" if n % 3 and rng.random() < 0.6]
-    return pd.concat([first, edits], ignore_index=True), link_frame(linked)
-
-
-def assert_news_is_as_known(headlines: pd.DataFrame, links: pd.DataFrame) -> None:
-    whole = build_news(headlines, links, ("A", "B"), DAYS, 3)
-    for session in range(0, 60, 5):
-        then = [rows_known(rows, DAYS.decision_at[session]) for rows in (headlines, links)]
-        rebuilt = build_news(*then, ("A", "B"), DAYS, 3)
-        for name, tickers in (("own", 2), ("market", 1)):
-            for at in (ticker * 60 + before for ticker in range(tickers) for before in range(session + 1)):
-                expected = cell(whole, getattr(whole, name), at)
-                assert cell(rebuilt, getattr(rebuilt, name), at) == expected, f"{name} cell {at} as of {session}"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_cell_holds_what_its_decision_knew(seed: int) -> None:
-    assert_news_is_as_known(*random_wire(seed))
-
-
-def test_a_later_link_takes_no_headline_out_of_the_market_channels_past() -> None:
-    headlines = headline_frame([("1", "unlinked at first", DAYS.closes[5])])
-    assert_news_is_as_known(headlines, link_frame([("1", "A", DAYS.closes[12])]))
-
-
-def test_a_panel_is_frozen() -> None:
-    made = panel(bar_frame(DAYS, walk(60)))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        made.mask = made.observed  # type: ignore[misc]

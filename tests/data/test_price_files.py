@@ -240,7 +240,7 @@ def test_one_ticker_cannot_mix_two_bases(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     store(lake, read(file(tmp_path, [row(date="2015-12-29")]), "split"))
     mixed = read(file(tmp_path, [row(), row("B")]), "raw")
-    with pytest.raises(InputError, match="--basis raw.*A .split"):
+    with pytest.raises(InputError, match=r"--basis raw.*A .split"):
         store(lake, mixed)
     assert lake.count("bars") == 1
     assert store(lake, read(file(tmp_path, [row("B")]), "raw")).bars == 1  # another ticker may have another

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.asof import known
 from data.calendar import Sessions, sessions
 
 FIRST = "2015-01-02"
@@ -68,6 +69,11 @@ def link_frame(rows: Sequence[tuple[str, str, Any]]) -> pd.DataFrame:
     return frame.astype({"id": "str", "ticker": "str"}).assign(
         available_at=utc(frame["available_at"].to_numpy(dtype="datetime64[us]"))
     )
+
+
+def known_rows(rows: pd.DataFrame, decision: np.datetime64) -> pd.DataFrame:
+    """The rows that were known at `decision`."""
+    return rows[known(rows["available_at"].dt.tz_localize(None), decision)]
 
 
 def walk(count: int, seed: int = 0, start: float = 100.0) -> np.ndarray:

@@ -90,12 +90,22 @@ def test_a_flipped_bit_of_what_the_manifest_says_of_forecasts_is_refused(workspa
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [('"lookback": 10', '"lookback": 11'), ('"format": 1', '"format": 2'), ('"limit": 6.0', '"limit": 7')]
+    ("old", "new"),
+    [('"lookback": 10', '"lookback": 11'), ('"format": 1', '"format": 2'), ('"limit": 6.0', '"limit": 7')],
 )
 def test_an_edited_manifest_is_refused(workspace: Path, old: str, new: str) -> None:
     replaced(model_of(workspace) / "manifest.json", old, new)
     with pytest.raises(ModelError, match="altered"):
         load_bundle(workspace / "runs")
+
+
+def test_an_edited_or_broken_date_of_the_last_label_is_refused(workspace: Path) -> None:
+    """It decides whether a forecast is called in-sample."""
+    path = model_of(workspace) / "manifest.json"
+    for old, new in (('"settled_at": "20', '"settled_at": "19'), ('"settled_at": "19', '"settled_at": "x')):
+        replaced(path, old, new)
+        with pytest.raises(ModelError):
+            load_bundle(workspace / "runs")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])

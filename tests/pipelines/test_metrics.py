@@ -123,7 +123,7 @@ def test_a_paired_difference_is_tighter_than_its_parts() -> None:
     days = Days.draw(session)
     first, second = (evaluate_draws(each, realised, days) for each in (near, forecast))
     gain, alone = intervals(difference(first, second))["rank_ic"], intervals(first)["rank_ic"]
-    assert gain.low is not None and gain.high is not None and alone.low is not None and alone.high is not None
+    assert None not in (gain.low, gain.high, alone.low, alone.high)
     assert gain.low > 0
     assert gain.high - gain.low < (alone.high - alone.low) / 2
 
@@ -149,6 +149,5 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty() -> None:
         daily = rng.normal(0, 1, days)[session]
         values = 0.3 + daily + rng.normal(0, 0.5, len(session))
         interval = Interval.of(Days.draw(session).means(values))
-        assert interval.low is not None and interval.high is not None
         held += interval.low <= 0.3 <= interval.high
     assert 0.90 <= held / trials <= 0.985
