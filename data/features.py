@@ -94,7 +94,8 @@ def features(bars: PackedBars, moves: Returns) -> Array:
     unit = moves.unit
     level = np.cumsum(moves.total, axis=1)  # log total-return index
     before = _previous(bars.close) / bars.split - bars.dividend
-    high, low = np.log(np.fmax(bars.high, before)), np.log(np.fmin(bars.low, before))
+    with np.errstate(invalid="ignore"):  # cash above the price has no logarithm: the panel names it and refuses
+        high, low = np.log(np.fmax(bars.high, before)), np.log(np.fmin(bars.low, before))
     spread = np.log(bars.high / bars.low)
     fast, slow = _ema(level, 12), _ema(level, 26)
     macd = (fast - slow) / unit
@@ -128,8 +129,9 @@ def features(bars: PackedBars, moves: Returns) -> Array:
 def _gap(bars: PackedBars, before: Array) -> Array:
     """How far the open lies outside the previous bar's range; 0 inside it."""
     scale = before / _previous(bars.close)  # onto today's share basis
-    above = np.log(bars.open / (_previous(bars.high) * scale))
-    below = np.log(bars.open / (_previous(bars.low) * scale))
+    with np.errstate(invalid="ignore"):
+        above = np.log(bars.open / (_previous(bars.high) * scale))
+        below = np.log(bars.open / (_previous(bars.low) * scale))
     return np.maximum(above, 0.0) + np.minimum(below, 0.0)
 
 

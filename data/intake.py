@@ -1,5 +1,6 @@
 """What every import shares: the count of rows skipped and why, and the bound on unreadable stamps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,21 @@ def refuse_all_bad(frame: pd.DataFrame, quarantine: Quarantine, path: Path) -> N
     if frame.empty:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in quarantine.skipped.items())
         raise InputError(f"{path}: expected usable rows, found none ({reasons}). Nothing was imported.")
+
+
+def refuse_conflicts(frames: Sequence[pd.DataFrame], keys: list[str], values: list[str]) -> None:
+    """InputError where two files of one import give one key different values; each file alone has been checked."""
+    rows = pd.concat(frames, ignore_index=True)[[*keys, *values]].drop_duplicates()
+    twice = rows[rows.duplicated(keys, keep=False)].sort_values(keys)
+    if not twice.empty:
+        first, second = (
+            ", ".join(f"{name} {row[name]}" for name in [*keys, *values]) for row in twice.iloc[:2].to_dict("records")
+        )
+        raise InputError(
+            f"the files: expected them to agree where they overlap; {len(twice)} rows do not, such as {first} and "
+            f"{second}. Import one of the two, or one after the other if the later one corrects the earlier. "
+            "Nothing was imported."
+        )
 
 
 def clean_tickers(tickers: "pd.Series[str]") -> "pd.Series[str]":

@@ -67,6 +67,7 @@ def save_bundle(
     settled_at = str(fitted.settled_at)
     training = {"settled_at": settled_at, "epochs": fitted.epochs, "valid_nll": fitted.valid_loss, **facts}
     manifest = {"model_id": model_id, **core, "training": training}
+    manifest["sha256"] = _digest(manifest)
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
     folder = runs / model_id
     if folder.exists():
@@ -83,8 +84,7 @@ def load_bundle(runs: Path, model_id: str | None = None) -> Bundle:
     """
     folder = runs / (model_id or _current(runs))
     manifest = _manifest(folder)
-    core = {key: value for key, value in manifest.items() if key not in ("model_id", "training")}
-    if _digest(core) != manifest["model_id"]:
+    if _digest({key: value for key, value in manifest.items() if key != "sha256"}) != manifest["sha256"]:
         raise ModelError(
             f"{folder / MANIFEST}: expected the manifest that was saved, found an altered one. Train again."
         )
@@ -122,7 +122,7 @@ def _current(runs: Path) -> str:
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        _ = [manifest[key] for key in ("model_id", "format", "config", "files", "training")]
+        _ = [manifest[key] for key in ("model_id", "format", "config", "files", "training", "sha256")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder}: expected a model with a readable {MANIFEST}, found: {error!r}.") from error
     return manifest

@@ -51,7 +51,7 @@ def main() -> None:
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Folder to make.")], json: Json = False) -> None:
     """Make a workspace: a folder with a commented tapewire.toml."""
-    from pipelines.workspace import init_workspace
+    from pipelines.template import init_workspace
 
     path = init_workspace(folder)
     _print({"path": str(path)}, json, lambda: f"Wrote {path}. Next: cd {folder}, then tapewire import prices FILE.")
@@ -220,8 +220,8 @@ def _print_lines(records: Any, as_json: bool, columns: tuple[str, ...]) -> None:
 
     from pipelines.table import record_line
 
-    if not as_json:
-        sys.stdout.write("  ".join(columns) + "\n")
-    for record in records:
+    for number, record in enumerate(records):
+        if number == 0 and not as_json:
+            sys.stdout.write("  ".join(columns) + "\n")
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) if as_json else record_line(record, columns)
         sys.stdout.write(line + "\n")

@@ -20,8 +20,7 @@ from encoders.price import LSTMConfig, PriceEncoderConfig
 from encoders.text.config import TextConfig
 from fusion.gated import GatedConfig
 from fusion.kinds import FusionConfig
-
-FILE = "tapewire.toml"
+from pipelines.template import FILE
 
 DEFAULT_KINDS = {"price": "lstm", "fusion": "gated"}  # of a table that names none
 
@@ -119,10 +118,18 @@ def _value(text: str) -> Any:
         return text
 
 
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key as a user writes it: pydantic puts a union's kind between a table and its keys."""
+    parts = [str(part) for part in location]
+    if len(parts) > 1 and parts[0] in DEFAULT_KINDS:
+        del parts[1]
+    return ".".join(parts) or "the file"
+
+
 def _explain(error: ValidationError, where: str) -> str:
     found = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"]) or "the file"
+        key = _key(problem["loc"])
         if problem["type"] == "extra_forbidden":
             found.append(f"{key}: not a key that exists there")
         else:

@@ -11,13 +11,14 @@ from encoders.text.load import resolve
 from pipelines.ablate import Ablation
 from pipelines.ablation import ablate_workspace
 from pipelines.bundle import load_bundle
-from pipelines.config import FILE, TapewireConfig, parse_config, to_toml
+from pipelines.config import TapewireConfig, parse_config, to_toml
 from pipelines.dataset import load_panel
 from pipelines.embed import embed
 from pipelines.fitting import keep
 from pipelines.imports import import_headlines, import_prices, utc_now
 from pipelines.metrics import rank_ic
 from pipelines.score import score
+from pipelines.template import FILE
 from pipelines.workspace import Workspace, replace_file
 
 Say = Callable[[str], None]

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from data.errors import ConfigError, InputError
-from data.intake import Quarantine
+from data.intake import Quarantine, refuse_conflicts
 from data.lake import Lake
 from data.news.files import read_headlines
 from data.news.store import store_headlines
-from data.prices.files import Basis, read_prices
+from data.prices.files import PRICES, Basis, read_prices
 from data.prices.store import refuse_other_basis, store_prices
 
 
@@ -50,6 +50,7 @@ def import_prices(
     """Store the bars and actions of price files. `now` (UTC) is when the lake records them."""
     recorded_at = utc_now() if now is None else now
     read = [read_prices(path, mapping, calendar, basis, ticker, recorded_at) for path in files]
+    refuse_conflicts([file.bars for file in read], ["ticker", "session"], [*PRICES, "volume"])
     for file in read:
         refuse_other_basis(lake, file.bars)
     stored = [store_prices(lake, file.bars, file.actions, recorded_at) for file in read]
@@ -75,6 +76,7 @@ def import_headlines(
     recorded_at = utc_now() if now is None else now
     delay = parse_lag(lag)
     read = [read_headlines(path, mapping, calendar, zone, delay, recorded_at) for path in files]
+    refuse_conflicts([file.rows for file in read], ["id"], ["title", "published_at"])
     stored = [store_headlines(lake, file.rows, recorded_at) for file in read]
     return Imported(
         read=sum(file.read for file in read),

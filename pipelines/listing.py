@@ -17,10 +17,10 @@ Record = dict[str, Any]  # one row, JSON-ready
 
 def parse_session(text: str) -> np.datetime64:
     """A session label from the command line: YYYY-MM-DD. Raises ConfigError."""
-    try:
-        return np.datetime64(pd.to_datetime(text, format="%Y-%m-%d"), "D")
-    except ValueError:
-        raise ConfigError(f"--as-of {text}: expected a date such as 2015-12-30.") from None
+    date = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
+    if not isinstance(date, pd.Timestamp):
+        raise ConfigError(f"--as-of {text}: expected a date such as 2015-12-30.")
+    return np.datetime64(date, "D")
 
 
 def parse_instant(text: str | None, config: TapewireConfig) -> np.datetime64 | None:

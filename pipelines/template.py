@@ -1,4 +1,10 @@
-"""What `tapewire init` writes: every key with its default and a comment."""
+"""`tapewire init`: a file with every key, its default and a comment. Imports nothing heavy."""
+
+from pathlib import Path
+
+from data.errors import ConfigError
+
+FILE = "tapewire.toml"
 
 TEMPLATE = """\
 # Tapewire workspace. Override any key for one run with --set, such as --set price.kind=transformer.
@@ -19,8 +25,8 @@ max_tokens = 64          # longer headlines are cut
 kind = "lstm"            # lstm | transformer
 lookback = 60            # sessions in a window
 width = 64               # width of the model
-layers = 1
-dropout = 0.1
+layers = 1               # stacked
+dropout = 0.1            # of the price encoder
 # heads = 4              # transformer only
 # positions = "sinusoidal"  # transformer only: sinusoidal | learned
 
@@ -30,12 +36,12 @@ dropout = 0.3            # of everything that reads text
 
 [train]
 epochs = 10              # at most; early stopping may end sooner
-batch_size = 512
+batch_size = 512         # samples, whole sessions together
 accumulate = 1           # batches per optimiser step
 learning_rate = 0.002    # peak, after warm-up, then cosine
-weight_decay = 0.01
+weight_decay = 0.01      # of AdamW
 warmup_share = 0.1       # share of all steps
-clip_norm = 1.0
+clip_norm = 1.0          # of the gradient
 average = 0.997          # decay of the moving average of the weights, which is what is kept; 0 for none
 patience = 3             # epochs without a better validation loss
 precision = "auto"       # auto (bf16 on a GPU, else no) | no | bf16 | fp16
@@ -47,7 +53,7 @@ folds = 1                # walk-forward folds; not used where the three dates be
 # valid_end = 2015-10-01    # from there on to here validate,
 # test_end = 2016-01-01     # and from there on to here test
 valid_share = 0.15       # of all sessions, where the dates are not given
-test_share = 0.25
+test_share = 0.25        # the newest sessions, split among the folds
 embargo = 1              # sessions left out before each boundary
 
 [news]
@@ -59,3 +65,17 @@ per_session = 8          # newest headlines kept per ticker and session
 # name = "sec-8k"
 # url = "https://www.sec.gov/cgi-bin/browse-edgar?action=getcurrent&type=8-K&output=atom"
 """
+
+
+def init_workspace(folder: Path) -> Path:
+    """Write a commented `tapewire.toml` into `folder`; ConfigError where one is there already."""
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise ConfigError(f"{path}: there is one already; it was left as it is. Choose another folder.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a folder that can be written to, found: {error}") from error
+    return path

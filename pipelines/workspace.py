@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import ConfigError
 from data.lake import Lake
-from pipelines.config import FILE, TapewireConfig, load_config
-from pipelines.template import TEMPLATE
+from pipelines.config import TapewireConfig, load_config
+from pipelines.template import FILE
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,6 @@ class Workspace:
 def open_workspace(folder: Path, overrides: Sequence[str] = ()) -> Workspace:
     """The workspace in `folder`. Raises ConfigError where there is none or its file is wrong."""
     return Workspace(folder, load_config(folder / FILE, overrides))
-
-
-def init_workspace(folder: Path) -> Path:
-    """Write a commented `tapewire.toml` into `folder`; ConfigError where one is there already."""
-    path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE)
-    except FileExistsError:
-        raise ConfigError(f"{path}: there is one already; it was left as it is. Choose another folder.") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a folder that can be written to, found: {error}") from error
-    return path
 
 
 def replace_file(path: Path, content: bytes) -> None:

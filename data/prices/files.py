@@ -106,6 +106,7 @@ def _problems(rows: pd.DataFrame, stamp: pd.Series, exchange: Sessions, now: np.
         ("null or unreadable number", ~finite),
         ("price not above zero", (prices <= 0).any(axis=1)),
         ("negative volume", rows["volume"] < 0),
+        ("dividend above the close", rows["dividend"] > rows["close"] if "dividend" in rows else rows["close"] < 0),
         ("high below low", rows["high"] < rows["low"]),
         ("not a session", at < 0),
         ("session not closed yet", ~known(exchange.closes[at], now)),

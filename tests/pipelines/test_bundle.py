@@ -51,7 +51,7 @@ def test_training_again_with_the_same_seed_makes_the_same_model(
     assert again["model"] == before.name
     after = model_of(workspace)
     assert (after / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
-    known = open_workspace(trained)
+    known = open_workspace(workspace)
     scores = [score(known, load_bundle(each.parent), None, MADE_AT).forecasts for each in (before, after)]
     assert scores[0] == scores[1]
 
