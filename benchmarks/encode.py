@@ -1,13 +1,7 @@
-"""Headlines a second: our text encoder against sentence-transformers, same model, same headlines, same process.
-
-Prints one line a round and the median ratio. The two take turns, so that a machine's drift hits both alike.
-"""
-
-import statistics
-import time
-from collections.abc import Callable
+"""Headlines a second: our text encoder against sentence-transformers, same model, same headlines, same process."""
 
 import numpy as np
+from paired import compare
 from sentence_transformers import SentenceTransformer
 
 from data.simulate import MarketConfig, simulate
@@ -15,7 +9,7 @@ from encoders.text.config import TextConfig
 from encoders.text.encode import TextEncoder
 from encoders.text.load import resolve
 
-HEADLINES, ROUNDS = 2_000, 3
+HEADLINES = 2_000
 
 
 def main() -> None:
@@ -23,19 +17,12 @@ def main() -> None:
     texts = list(np.random.default_rng(0).choice(titles, HEADLINES, replace=False))
     source = resolve(TextConfig(encoder="minilm"))
     ours, peer = TextEncoder.load(source), SentenceTransformer(str(source.folder))
-    ratios = []
-    for turn in range(ROUNDS):
-        fast = seconds(lambda: list(ours.encode(texts)))
-        slow = seconds(lambda: peer.encode(texts, batch_size=32, show_progress_bar=False))
-        ratios.append(slow / fast)
-        print(f"round {turn + 1}: {HEADLINES / fast:.0f}/s against {HEADLINES / slow:.0f}/s, ratio {ratios[-1]:.2f}")
-    print(f"encode: {statistics.median(ratios):.2f}x sentence_transformers.encode(batch_size=32), median of {ROUNDS}")
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    compare(
+        f"{HEADLINES} headlines against sentence_transformers.encode(batch_size=32)",
+        lambda: list(ours.encode(texts)),
+        lambda: peer.encode(texts, batch_size=32, show_progress_bar=False),
+        rounds=3,
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Shape letters: B batch, L lookback, F features, K headlines, E embedding, D mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,10 @@ class NewsBatch:
     mask_BK: Tensor
     age_BK: Tensor
 
+    def none(self) -> NewsBatch:
+        """As many samples with no headline at all: K is 0."""
+        return NewsBatch(self.embedding_BKE[:, :0], self.mask_BK[:, :0], self.age_BK[:, :0])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -55,6 +59,10 @@ class Batch:
     target_B: Tensor
     unit_B: Tensor
     session_B: Tensor
+
+    def without_news(self) -> Batch:
+        """The same samples as if nothing had been published."""
+        return replace(self, news=self.news.none(), market=self.market.none())
 
 
 @dataclass(frozen=True)

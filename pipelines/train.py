@@ -21,7 +21,7 @@ from data.panel import Panel
 from data.scaling import Scaler
 from data.splits import Fold
 from data.windows import Samples, Windows, in_order
-from fusion.calibration import Calibration
+from fusion.calibration import Calibration, Heard
 from fusion.head import Distribution, session_nll
 from fusion.model import ForecastModel, build_model
 from pipelines.config import TapewireConfig
@@ -78,7 +78,8 @@ def fit(
     accelerator.end_training()
     model = accelerator.unwrap_model(model).eval()
     model.load_state_dict(best)
-    calibration = Calibration.fit(forecast(model, windows, valid), _in_units(panel, config.target, valid))
+    heard = forecast(model, windows, valid)
+    calibration = Calibration.fit(heard, _in_units(panel, config.target, valid), valid.session, ratio)
     last = max(fold.train[-1], fold.valid[-1])
     settled_at = panel.sessions.target_close[last]
     return Fitted(model.cpu(), scaler, text_scaler, calibration, loss, epochs, settled_at)
@@ -108,11 +109,15 @@ def shock_ratio(target: Floats, session: Ints) -> float:
 
 
 @torch.inference_mode()
-def forecast(model: ForecastModel, windows: Windows, rows: Samples) -> Distribution:
+def forecast(model: ForecastModel, windows: Windows, rows: Samples) -> Heard:
     """The uncalibrated forecasts of many samples, in their order and in units of their volatility."""
     model.eval()
-    parts = [model(windows.gather(part)).in_units() for part in in_order(rows, EVALUATE_BATCH)]
-    return Distribution.concatenate(parts)
+    news, silence = [], []
+    for part in in_order(rows, EVALUATE_BATCH):
+        batch = windows.gather(part)
+        news.append(model(batch).in_units())
+        silence.append(model(batch.without_news()).in_units())
+    return Heard(Distribution.concatenate(news), Distribution.concatenate(silence))
 
 
 def _loop(

@@ -40,8 +40,18 @@ def available(part: HeadlineFile) -> list[str]:
 
 
 def stamps(values: Sequence[str | None], zone: str | None = None) -> list[tuple[str, bool, str]]:
+    """(at, day, problem) of each."""
     read = read_stamps(pd.Series(values), zone, NOW)
     return list(zip(map(str, read["at"]), read["day"].tolist(), read["problem"], strict=True))
+
+
+def days(values: Sequence[str | None] | pd.Series, zone: str | None = None) -> list[tuple[str, str]]:
+    """(date, at) of stamps that say no more than a day, and without a problem."""
+    read = read_stamps(pd.Series(values), zone, NOW)
+    assert read.columns.tolist() == ["at", "date", "day", "problem"]
+    assert read["day"].all()
+    assert (read["problem"] == "").all()
+    return [(f"{date:%Y-%m-%d}", str(at)) for date, at in zip(read["date"], read["at"], strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +88,7 @@ def test_stamps_with_a_zone(text: str, utc: str) -> None:
 )
 def test_anything_else_is_unknown_and_never_guessed(text: str | None) -> None:
     assert stamps([text, "2015-12-30T16:05:07Z"], "UTC")[0] == ("NaT", False, "unreadable stamp")
+    assert read_stamps(pd.Series([text, "2015-12-30"]), "UTC", NOW)["date"].isna().tolist() == [True, False]
 
 
 def test_a_stamp_without_a_zone_is_a_problem_unless_one_is_named() -> None:
@@ -94,14 +105,36 @@ def test_clock_changes_are_read_as_the_later_instant() -> None:
 
 
 def test_midnight_and_a_date_alone_name_a_day() -> None:
-    texts = ["2015-12-30", "2015-12-30T00:00:00Z", "2015-12-30T00:00:00-05:00"]
-    assert stamps(texts) == [("2015-12-30 00:00:00", True, "")] * 3
+    texts = ["2015-12-30", "2015-12-30T00:00:00Z", "2015-12-30T00:00:00-05:00", "2015-12-30T00:00+09:00"]
+    instants = ["NaT", "2015-12-30 00:00:00", "2015-12-30 05:00:00", "2015-12-29 15:00:00"]
+    for zone in (None, "America/New_York"):
+        assert days(texts, zone) == [("2015-12-30", at) for at in instants]
+
+
+def test_a_midnight_without_a_zone_of_its_own_is_a_day_and_no_instant() -> None:
+    for zone in (None, "America/New_York", "Asia/Tokyo"):
+        assert days(["2015-12-30T00:00:00", "2015-12-30 00:00"], zone) == [("2015-12-30", "NaT")] * 2
+
+
+def test_midnights_of_a_parquet_file_name_days_too() -> None:
+    bare = pd.Series([np.datetime64("2015-12-30", "us")])
+    assert days(bare) == days(bare, "Asia/Tokyo") == [("2015-12-30", "NaT")]
+    assert days(bare.dt.tz_localize("Asia/Tokyo")) == [("2015-12-30", "2015-12-29 15:00:00")]
+
+
+def test_the_date_of_a_stamp_is_that_of_its_own_zone() -> None:
+    late = ["2015-12-30T22:30:00-05:00", "2015-12-30T00:30:00+09:00"]
+    assert stamps(late) == [("2015-12-31 03:30:00", False, ""), ("2015-12-29 15:30:00", False, "")]
+    assert read_stamps(pd.Series(late), None, NOW)["date"].eq(pd.Timestamp("2015-12-30")).all()
 
 
 def test_stamps_of_the_future_and_of_long_ago_are_problems() -> None:
     got = stamps(["2016-02-01T12:00:01Z", "1989-12-31T23:00:00Z", "2016-02-01T12:00:00Z"])
     assert [problem for _, _, problem in got] == ["stamp in the future", "stamp before 1990", ""]
     assert got[0][0] == got[1][0] == "NaT"
+    days_too = read_stamps(pd.Series(["2016-02-02", "1989-12-31", "2016-02-01"]), None, NOW)
+    assert days_too["problem"].tolist() == ["stamp in the future", "stamp before 1990", ""]
+    assert days_too["date"].isna().tolist() == [True, True, False]
 
 
 def test_an_unknown_zone_is_refused() -> None:
@@ -134,9 +167,27 @@ def test_the_files_own_precision_counts(tmp_path: Path) -> None:
     assert available(read(file(tmp_path, rows))) == ["2015-12-30 21:00:00", "2015-12-29 15:00:01"]
 
 
+def test_a_day_by_the_files_own_word_is_that_of_the_stamps_own_zone(tmp_path: Path) -> None:
+    part = read(file(tmp_path, [item("2015-12-29T22:30:00-05:00", precision="day")]))  # the 30th in UTC
+    assert part.rows["published_at"].tolist() == [pd.Timestamp("2015-12-29")]
+    assert available(part) == ["2015-12-30 21:00:00"]
+
+
 def test_a_precise_midnight_is_never_read_early(tmp_path: Path) -> None:
     part = read(file(tmp_path, [item("2015-12-30T00:00:00-05:00", precision="second")]))
-    assert part.rows["available_at"].item() >= pd.Timestamp("2015-12-30 05:00:00")
+    assert available(part) == ["2015-12-30 05:00:00"]
+    assert part.rows["precision"].tolist() == ["second"]
+
+
+def test_a_midnight_without_a_zone_is_a_day_whatever_the_files_precision_says(tmp_path: Path) -> None:
+    part = read(file(tmp_path, [item("2015-12-29T00:00:00", precision="second")]), "America/New_York")
+    assert available(part) == ["2015-12-30 21:00:00"]
+    assert part.rows["precision"].tolist() == ["day"]
+
+
+def test_a_midnight_is_a_day_where_the_file_says_nothing_of_precision(tmp_path: Path) -> None:
+    rows = [item("2015-12-29T00:00:00-05:00", precision=None), item("2015-12-29T00:00:00Z", "B", precision=None)]
+    assert available(read(file(tmp_path, rows))) == ["2015-12-30 21:00:00"] * 2
 
 
 def test_a_date_alone_is_a_day_whatever_the_files_precision_says(tmp_path: Path) -> None:

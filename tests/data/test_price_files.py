@@ -9,7 +9,7 @@ import pytest
 from data.errors import InputError
 from data.lake import Lake
 from data.prices.files import Basis, PriceFile, read_prices
-from data.prices.store import Stored, store_prices
+from data.prices.store import Stored, refuse_other_basis, store_prices
 
 NOW = np.datetime64("2016-02-01T12:00:00", "us")
 RECORDED = np.datetime64("2016-02-01T12:00:00", "us")
@@ -106,6 +106,7 @@ def test_a_file_of_one_ticker_needs_its_name(tmp_path: Path) -> None:
         ({"volume": "inf"}, "null or unreadable number"),
         ({"low": 0}, "price not above zero"),
         ({"volume": -1}, "negative volume"),
+        ({"dividend": 10.01}, "dividend above the close"),
         ({"high": 8.5}, "high below low"),
         ({"ticker": ""}, "no ticker"),
         ({"ticker": "<b>"}, "odd ticker"),
@@ -123,6 +124,24 @@ def test_a_bad_row_is_quarantined_and_counted(tmp_path: Path, bad: dict[str, Any
     assert part.quarantine.skipped == {reason: 1}
     assert part.read == 151
     assert len(part.bars) == 150
+
+
+@pytest.mark.parametrize("basis", ["raw", "split", "total"])
+@pytest.mark.parametrize("value", ["", "n/a", "inf"])
+def test_a_row_without_its_adjusted_close_is_quarantined(tmp_path: Path, basis: Basis, value: str) -> None:
+    good = many(10, adj_close=10.0)
+    part = read(file(tmp_path, [*good[:4], {**good[4], "adj_close": value}, *good[5:]]), basis)
+    assert part.quarantine.skipped == {"null or unreadable number": 1}
+    assert len(part.bars) == 9
+    assert pd.Timestamp(good[4]["date"]) not in set(part.bars["session"])
+    assert part.actions.empty
+
+
+def test_a_blank_dividend_or_split_is_none(tmp_path: Path) -> None:
+    part = read(file(tmp_path, [row(dividend="", split=""), row("B", dividend=0.5, split=2.0)]), "raw")
+    assert part.quarantine.skipped == {}
+    assert len(part.bars) == 2
+    assert part.actions["ticker"].tolist() == ["B", "B"]
 
 
 REFUSED: list[tuple[str, str]] = [
@@ -161,9 +180,33 @@ def test_one_stamp_in_a_hundred_may_be_unreadable_and_no_more(tmp_path: Path) ->
         read(file(tmp_path, [*good, row(date="soon"), row(date="later"), row(date="")]))
 
 
-def test_rows_that_disagree_on_an_action_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="disagree"):
-        read(file(tmp_path, [row(dividend=0.5), row(dividend=0.0)]), "raw")
+@pytest.mark.parametrize("basis", ["raw", "split", "total"])
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("open", 10.1, 10.2),
+        ("volume", 100.0, 101.0),
+        ("dividend", 0.5, 0.0),
+        ("split", 2.0, 3.0),
+        ("adj_close", 9.0, 9.5),
+        ("announced_at", "2015-12-10T13:30:05Z", "2015-12-10T13:30:06Z"),
+    ],
+)
+def test_rows_that_disagree_in_any_column_are_refused(
+    tmp_path: Path, basis: Basis, name: str, first: Any, second: Any
+) -> None:
+    path = file(tmp_path, [row("B", **{name: first}), row(**{name: first}), row(**{name: second})])
+    with pytest.raises(InputError, match=rf"2 rows disagree, such as A on 2015-12-30: {name} ") as refusal:
+        read(path, basis)
+    for value in (first, second):
+        assert str(value).replace("T", " ").removesuffix("Z") in str(refusal.value)
+
+
+def test_rows_that_agree_in_every_column_are_one(tmp_path: Path) -> None:
+    whole = row(dividend=0.5, split=2.0, adj_close=9.5, announced_at="2015-12-10T13:30:05Z")
+    part = read(file(tmp_path, [whole, whole]), "raw")
+    assert part.quarantine.skipped == {"duplicate row": 1}
+    assert (len(part.bars), len(part.actions)) == (1, 2)
 
 
 def test_an_adjusted_close_gives_the_dividends_of_a_split_adjusted_file(tmp_path: Path) -> None:
@@ -240,7 +283,17 @@ def test_one_ticker_cannot_mix_two_bases(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     store(lake, read(file(tmp_path, [row(date="2015-12-29")]), "split"))
     mixed = read(file(tmp_path, [row(), row("B")]), "raw")
-    with pytest.raises(InputError, match=r"--basis raw.*A .split"):
-        store(lake, mixed)
+    with pytest.raises(InputError, match=r"--basis raw.*A .split.*Nothing was imported"):
+        refuse_other_basis(lake, mixed.bars)
     assert lake.count("bars") == 1
-    assert store(lake, read(file(tmp_path, [row("B")]), "raw")).bars == 1  # another ticker may have another
+    another = read(file(tmp_path, [row("B")]), "raw")
+    refuse_other_basis(lake, another.bars)  # another ticker may have another
+    assert store(lake, another).bars == 1
+    refuse_other_basis(lake, read(file(tmp_path, [row(close=11.0)]), "split").bars)
+    with pytest.raises(InputError, match=r"--basis total.*A, B .split"):
+        refuse_other_basis(lake, read(file(tmp_path, [row("C"), row("B"), row("A")]), "total").bars)
+
+
+def test_an_empty_lake_takes_any_basis(tmp_path: Path) -> None:
+    for basis in ("raw", "split", "total"):
+        refuse_other_basis(Lake(tmp_path / "lake"), read(file(tmp_path, [row()]), basis).bars)

@@ -111,8 +111,40 @@ def test_news_equals_a_loop_over_samples(panel: Panel) -> None:
     batch = windows(panel).gather(rows)
     own = [naive_news(panel, panel.news.own, t * 50, s) for t, s in zip(rows.ticker, rows.session, strict=True)]
     assert_news(panel, batch.news, own)
-    assert_news(panel, batch.market, [naive_news(panel, panel.news.market, 0, s) for s in rows.session])
     assert max(age for items in own for _, age in items) == NEWS_WINDOW - 1
+
+
+def test_market_news_is_gathered_once_a_session_and_equals_a_loop_over_samples(panel: Panel) -> None:
+    rows = every_row(panel).take(np.array([140, 30, 41, 90, 80, 29, 30, 79, 129]))  # sessions 29, 30, 40 and 41
+    batch = windows(panel).gather(rows)
+    assert batch.market_row_B.shape == (len(rows),)
+    assert len(batch.market.mask_BK) == len(np.unique(rows.session)) == 4
+    row = batch.market_row_B
+    whose = NewsBatch(batch.market.embedding_BKE[row], batch.market.mask_BK[row], batch.market.age_BK[row])
+    expected = [naive_news(panel, panel.news.market, 0, session) for session in rows.session]
+    assert_news(panel, whose, expected)
+    assert max(age for items in expected for _, age in items) == NEWS_WINDOW - 1
+
+
+def test_all_market_news_is_one_row_a_session(panel: Panel) -> None:
+    rows = every_row(panel)
+    batch = windows(panel).gather(rows)
+    assert_news(panel, batch.market, [naive_news(panel, panel.news.market, 0, session) for session in range(50)])
+    np.testing.assert_array_equal(batch.market_row_B.numpy(), rows.session)
+
+
+def test_texts_are_scaled_by_their_own_scaler(panel: Panel) -> None:
+    prices, texts = scalers(panel)
+    narrow = Scaler(texts.centre + 1, texts.scale * 2, limit=0.5)
+    made = Windows(panel, embeddings(panel), prices, narrow, "close_close", LOOKBACK, NEWS_WINDOW, CPU)
+    batch, usual = made.gather(every_row(panel)), windows(panel).gather(every_row(panel))
+    assert torch.equal(batch.price_BLF, usual.price_BLF)
+    for channel, as_usual in ((batch.news, usual.news), (batch.market, usual.market)):
+        assert torch.equal(channel.mask_BK, as_usual.mask_BK)
+        seen = channel.mask_BK
+        # 2 s (x - c - 1) is 2 (v - s), where v = s (x - c) is what the usual scaler makes of x.
+        expected = (2 * (as_usual.embedding_BKE[seen] - torch.from_numpy(texts.scale))).clamp(-0.5, 0.5)
+        torch.testing.assert_close(channel.embedding_BKE[seen], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_order_and_company_of_samples_change_nothing(panel: Panel) -> None:
@@ -124,6 +156,13 @@ def test_the_order_and_company_of_samples_change_nothing(panel: Panel) -> None:
     assert torch.equal(some.news.mask_BK, whole.news.mask_BK[order, :most])
     seen = some.news.mask_BK
     assert torch.equal(some.news.embedding_BKE[seen], whole.news.embedding_BKE[order, :most][seen])
+    mine, theirs = some.market_row_B, whole.market_row_B[order]
+    most = some.market.mask_BK.shape[1]
+    seen = some.market.mask_BK[mine]
+    assert torch.equal(seen, whole.market.mask_BK[theirs, :most])
+    assert not whole.market.mask_BK[theirs, most:].any()
+    assert torch.equal(some.market.age_BK[mine], whole.market.age_BK[theirs, :most])
+    assert torch.equal(some.market.embedding_BKE[mine][seen], whole.market.embedding_BKE[theirs, :most][seen])
 
 
 def test_a_lookback_longer_than_the_panel_is_masked(panel: Panel) -> None:
@@ -138,15 +177,17 @@ def test_without_headlines_no_news_is_gathered() -> None:
     none = np.zeros((0, WIDTH), np.float16)
     made = Windows(panel, none, scalers(make_panel())[0], scaler, "close_close", LOOKBACK, NEWS_WINDOW, CPU)
     batch = made.gather(every_row(panel))
-    for channel in (batch.news, batch.market):
-        assert channel.embedding_BKE.shape == (150, 0, WIDTH)
-        assert channel.mask_BK.shape == channel.age_BK.shape == (150, 0)
+    for channel, count in ((batch.news, 150), (batch.market, 50)):
+        assert channel.embedding_BKE.shape == (count, 0, WIDTH)
+        assert channel.mask_BK.shape == channel.age_BK.shape == (count, 0)
+    assert batch.market_row_B.shape == (150,)
 
 
 def test_no_samples_give_an_empty_batch(panel: Panel) -> None:
     batch = windows(panel).gather(every_row(panel).take(np.zeros(150, dtype=bool)))
     assert batch.price_BLF.shape == (0, LOOKBACK, panel.features.shape[2])
     assert len(batch.news.mask_BK) == len(batch.target_B) == 0
+    assert len(batch.market.mask_BK) == len(batch.market_row_B) == len(batch.session_B) == 0
 
 
 def test_samples_in_order_come_in_parts_and_none_is_lost(panel: Panel) -> None:

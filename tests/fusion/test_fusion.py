@@ -142,6 +142,16 @@ def test_learns_that_the_price_state_turns_the_sign_of_text(kind):
     assert torch.corrcoef(torch.stack([forecast_B, target_B]))[0, 1] > 0.7
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_is_on_unless_set_and_acts_on_what_reads_text(kind):
+    assert config(kind).dropout == 0.3
+    fusion = grown(kind).train()
+    first, second = fusion(price(), news()), fusion(price(), news())
+    assert torch.equal(first, second) != config(kind).reads_text
+    silent = built(kind, dropout=0)
+    assert torch.equal(silent(price(), news()), silent.eval()(price(), news()))
+
+
 def test_wrong_configs_are_refused():
     with pytest.raises(ValidationError, match="'concat', 'gated', 'cross_attention'"):
         config("sum")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from data.types import QUANTILES
-from fusion.head import DF_HIGH, DF_LOW, Distribution, Prediction, StudentTHead, nll
+from fusion.head import DF_HIGH, DF_LOW, Distribution, Prediction, StudentTHead, nll, session_nll
 
 B, D = 9, 16
 
@@ -51,6 +51,81 @@ def test_missing_targets_are_counted_and_refused():
         nll(prediction(), target_B)
 
 
+SESSION_B = torch.tensor([7, 7, 7, 3, 3, 3, 5, 5, 5])  # neither sorted nor from 0
+
+
+def centred_targets(forecast: Prediction, session_B: torch.Tensor = SESSION_B) -> torch.Tensor:
+    """Targets whose residuals of each session have a mean of 0."""
+    residual_B = torch.randn(B, generator=torch.Generator().manual_seed(1))
+    for session in session_B.unique():
+        residual_B[session_B == session] -= residual_B[session_B == session].mean()
+    return forecast.location_B + residual_B
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 20.0])
+def test_session_nll_is_nll_where_sessions_had_no_shock(ratio):
+    forecast = prediction()
+    target_B = centred_targets(forecast)
+    torch.testing.assert_close(session_nll(forecast, target_B, SESSION_B, ratio), nll(forecast, target_B))
+
+
+@pytest.mark.parametrize("shock", [-4.0, 4.0])
+def test_a_sessions_shock_costs_session_nll_far_less_than_nll(shock):
+    forecast = prediction()
+    target_B = centred_targets(forecast)
+    shocked_B = target_B + shock * (SESSION_B == 3)
+    plain = nll(forecast, shocked_B) - nll(forecast, target_B)
+    given = session_nll(forecast, shocked_B, SESSION_B, 0.1) - session_nll(forecast, target_B, SESSION_B, 0.1)
+    assert plain > 0.5
+    assert given.abs() < plain / 10
+
+
+def test_without_shrinkage_a_shock_costs_and_teaches_nothing():
+    forecast = prediction()
+    forecast.location_B.requires_grad_()
+    target_B = torch.randn(B, generator=torch.Generator().manual_seed(2))
+    shocked_B = target_B + 5 * (SESSION_B == 7) - 3 * (SESSION_B == 5)
+    loss = session_nll(forecast, shocked_B, SESSION_B, 0.0)
+    torch.testing.assert_close(loss, session_nll(forecast, target_B, SESSION_B, 0.0))
+    loss.backward()
+    for session in SESSION_B.unique():
+        assert forecast.location_B.grad[session == SESSION_B].sum().abs() < 1e-6
+    assert forecast.location_B.grad.abs().max() > 0.01
+
+
+def test_the_shock_is_the_sessions_mean_residual_shrunk():
+    """Of 2 samples at residual 3 and one alone at -1, with ratio 2: shocks of 3 * 2/4 and -1 * 1/3."""
+    forecast = Prediction(torch.tensor([0.5, 0.0, 1.0]), torch.ones(3), torch.tensor(4.0))
+    found = session_nll(forecast, torch.tensor([3.5, 3.0, 0.0]), torch.tensor([9, 9, 2]), 2.0)
+    left = stats.t.logpdf([1.5, 1.5, -2 / 3], 4.0)
+    assert found.item() == pytest.approx(-left.mean(), rel=1e-6)
+
+
+def test_shocks_too_small_to_matter_leave_nll():
+    forecast, target_B = prediction(), torch.linspace(-3, 3, B)
+    apart = session_nll(forecast, target_B, SESSION_B, 0.1) - nll(forecast, target_B)
+    assert apart.abs() > 0.01
+    torch.testing.assert_close(session_nll(forecast, target_B, SESSION_B, 1e9), nll(forecast, target_B))
+
+
+def test_session_nll_knows_sessions_only_by_who_shares_them():
+    forecast, target_B, order = prediction(), torch.linspace(-3, 3, B), torch.randperm(B)
+    loss = session_nll(forecast, target_B, SESSION_B, 1.0)
+    shuffled = Prediction(forecast.location_B[order], forecast.scale_B[order], forecast.df)
+    torch.testing.assert_close(session_nll(shuffled, target_B[order], SESSION_B[order], 1.0), loss)
+    torch.testing.assert_close(session_nll(forecast, target_B, 1000 - SESSION_B, 1.0), loss)
+    assert not torch.allclose(session_nll(forecast, target_B, SESSION_B.roll(1), 1.0), loss)
+
+
+def test_session_nll_refuses_missing_targets():
+    target_B = torch.zeros(B)
+    target_B[[1, 4]] = torch.nan
+    with pytest.raises(ValueError, match=r"targets without NaN, received \d of 9 missing"):
+        session_nll(prediction(), target_B, SESSION_B, 1.0)
+    with pytest.raises(ValueError, match="received 2 of 9 missing"):
+        session_nll(prediction(), target_B, torch.arange(B), 1.0)
+
+
 def test_gradient_reaches_every_parameter():
     head = StudentTHead(D)
     nll(head(torch.randn(B, D)), torch.randn(B)).backward()
@@ -61,8 +136,9 @@ def test_computes_in_float32_under_autocast():
     head, fused_BD = StudentTHead(D), torch.randn(B, D).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         forecast = head(fused_BD)
-        loss = nll(forecast, torch.randn(B))
-    assert forecast.location_B.dtype == forecast.scale_B.dtype == loss.dtype == torch.float32
+        losses = nll(forecast, torch.randn(B)), session_nll(forecast, torch.randn(B), SESSION_B, 1.0)
+    assert forecast.location_B.dtype == forecast.scale_B.dtype == torch.float32
+    assert [loss.dtype for loss in losses] == [torch.float32] * 2
     assert torch.equal(forecast.location_B, head(fused_BD.float()).location_B)
 
 
@@ -80,15 +156,44 @@ def test_fits_location_scale_and_tails():
     assert found == pytest.approx([0.4, 0.7, 3.0], rel=0.15)
 
 
-def test_in_returns_scales_with_the_unit():
-    forecast = prediction()
+def test_in_units_is_the_same_forecast_in_numpy():
+    forecast = prediction(df=4.5)
     forecast.location_B.requires_grad_()
-    unit_B = torch.linspace(0.01, 0.05, B)
-    returns = forecast.in_returns(unit_B)
-    np.testing.assert_allclose(returns.mean, (forecast.location_B.detach() * unit_B).numpy(), rtol=1e-6)
-    np.testing.assert_allclose(returns.scale, (forecast.scale_B * unit_B).numpy(), rtol=1e-6)
-    assert returns.df.shape == (B,)
-    assert returns.mean.dtype == np.float64
+    units = forecast.in_units()
+    np.testing.assert_array_equal(units.location, forecast.location_B.detach().numpy())
+    np.testing.assert_array_equal(units.scale, forecast.scale_B.numpy())
+    np.testing.assert_array_equal(units.df, np.full(B, 4.5))
+    assert units.location.dtype == units.scale.dtype == units.df.dtype == np.float64
+
+
+def test_times_scales_with_the_unit():
+    units, unit = prediction().in_units(), np.linspace(0.01, 0.05, B)
+    returns = units.times(unit)
+    np.testing.assert_allclose(returns.mean, units.mean * unit)
+    np.testing.assert_allclose(returns.scale, units.scale * unit)
+    np.testing.assert_allclose(returns.quantiles(QUANTILES), units.quantiles(QUANTILES) * unit[:, None])
+    np.testing.assert_allclose(returns.prob_up, units.prob_up)
+    np.testing.assert_array_equal(returns.df, units.df)
+
+
+def test_take_keeps_the_asked_samples_in_their_order():
+    units, mask = prediction().in_units(), np.arange(B) % 2 == 0
+    for which in (np.array([4, 0, 7]), mask):
+        taken = units.take(which)
+        for name in ("location", "scale", "df"):
+            np.testing.assert_array_equal(getattr(taken, name), getattr(units, name)[which])
+    assert len(units.take(np.zeros(B, dtype=bool)).location) == 0
+
+
+def test_batches_are_one_again_when_concatenated():
+    units = prediction().in_units()
+    whole = Distribution.concatenate([units.take(np.arange(4)), units.take(np.arange(4, B))])
+    nothing = Distribution.concatenate([])
+    for name in ("location", "scale", "df"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(units, name))
+        assert getattr(nothing, name).shape == (0,)
+    assert nothing.quantiles(QUANTILES).shape == (0, len(QUANTILES))
+    assert nothing.prob_up.shape == (0,)
 
 
 def test_quantiles_and_prob_up_are_scipys():

@@ -17,16 +17,28 @@ from fusion.model import ForecastModel, build_model
 
 B, L, F, K, E, AGES = 8, 10, 4, 3, 12, 2
 PRICES, FUSIONS = ("lstm", "transformer"), ("concat", "gated", "cross_attention", "price_only", "text_only")
+SESSION_B = torch.tensor([4, 4, 9, 2, 2, 9, 4, 7])
+MARKET_ROW_B = torch.tensor([1, 1, 3, 0, 0, 3, 1, 2])  # of its distinct sessions in order: 2, 4, 7, 9
+SESSIONS = 4
 every_pair = pytest.mark.parametrize(("price", "fusion"), [*product(PRICES, FUSIONS)])
 
 
-def headlines(seed: int, columns: int = K) -> NewsBatch:
+def headlines(seed: int, rows: int = B) -> NewsBatch:
     draw = torch.Generator().manual_seed(seed)
-    mask_BK = torch.rand(B, columns, generator=draw) < 0.6
+    mask_BK = torch.rand(rows, K, generator=draw) < 0.6
     mask_BK[0] = False
     return NewsBatch(
-        torch.randn(B, columns, E, generator=draw), mask_BK, torch.randint(0, AGES, (B, columns), generator=draw)
+        torch.randn(rows, K, E, generator=draw), mask_BK, torch.randint(0, AGES, (rows, K), generator=draw)
     )
+
+
+def market(seed: int) -> NewsBatch:
+    return headlines(seed, SESSIONS)
+
+
+def silence(rows: int) -> NewsBatch:
+    mask_BK = torch.zeros(rows, 0, dtype=torch.bool)
+    return NewsBatch(torch.zeros(rows, 0, E), mask_BK, mask_BK.long())
 
 
 def batch(seed: int = 0) -> Batch:
@@ -35,7 +47,16 @@ def batch(seed: int = 0) -> Batch:
     mask_BL[:, -1] = True
     price_BLF = torch.randn(B, L, F, generator=draw).masked_fill(~mask_BL[..., None], 0)
     target_B = torch.randn(B, generator=draw)
-    return Batch(price_BLF, mask_BL, headlines(seed + 1), headlines(seed + 2), target_B, torch.full((B,), 0.02))
+    return Batch(
+        price_BLF=price_BLF,
+        mask_BL=mask_BL,
+        news=headlines(seed + 1),
+        market=market(seed + 2),
+        market_row_B=MARKET_ROW_B,
+        target_B=target_B,
+        unit_B=torch.full((B,), 0.02),
+        session_B=SESSION_B,
+    )
 
 
 def model(price: str = "lstm", fusion: str = "gated", seed: int = 0) -> ForecastModel:
@@ -86,9 +107,8 @@ def test_same_seed_same_weights_same_forecast(price, fusion):
 @pytest.mark.parametrize("price", PRICES)
 def test_price_only_ignores_news_bit_for_bit(price):
     forecaster, one = trained(price, "price_only"), batch()
-    silent = NewsBatch(torch.zeros(B, 0, E), torch.zeros(B, 0, dtype=torch.bool), torch.zeros(B, 0, dtype=torch.long))
-    for own, market in ((headlines(8), headlines(9)), (silent, silent)):
-        assert torch.equal(location(forecaster, one), location(forecaster, replace(one, news=own, market=market)))
+    for own, wire in ((headlines(8), market(9)), (silence(B), silence(SESSIONS))):
+        assert torch.equal(location(forecaster, one), location(forecaster, replace(one, news=own, market=wire)))
     assert isinstance(forecaster.news, Absent)
 
 
@@ -104,14 +124,34 @@ def test_text_only_ignores_prices_bit_for_bit(price):
 def test_fusions_read_prices_and_both_channels_of_news(fusion):
     forecaster, one = trained("lstm", fusion), batch()
     base = location(forecaster, one)
-    for changed in ({"price_BLF": batch(5).price_BLF}, {"news": headlines(8)}, {"market": headlines(9)}):
+    for changed in ({"price_BLF": batch(5).price_BLF}, {"news": headlines(8)}, {"market": market(9)}):
         assert not torch.equal(base, location(forecaster, replace(one, **changed)))
 
 
+@pytest.mark.parametrize("fusion", ["concat", "gated", "cross_attention", "text_only"])
+def test_the_markets_headlines_reach_the_samples_of_their_session_only(fusion):
+    forecaster, one = trained("lstm", fusion), batch()
+    last = torch.arange(SESSIONS) == SESSIONS - 1
+    turned_BKE = torch.where(last[:, None, None], market(9).embedding_BKE, one.market.embedding_BKE)
+    every_BK = one.market.mask_BK | last[:, None]
+    changed = replace(one.market, embedding_BKE=turned_BKE, mask_BK=every_BK)
+    before, after = location(forecaster, one), location(forecaster, replace(one, market=changed))
+    assert torch.equal(before != after, last[MARKET_ROW_B])
+
+
+def test_a_market_row_a_session_forecasts_as_a_market_row_a_sample_would():
+    forecaster, one = trained("lstm", "cross_attention"), batch()
+    parts = (one.market.embedding_BKE, one.market.mask_BK, one.market.age_BK)
+    repeated = replace(one, market=NewsBatch(*(part[MARKET_ROW_B] for part in parts)), market_row_B=torch.arange(B))
+    torch.testing.assert_close(location(forecaster, one), location(forecaster, repeated))
+
+
 @every_pair
-def test_neither_target_nor_unit_is_read(price, fusion):
+def test_neither_target_nor_unit_nor_session_is_read(price, fusion):
     forecaster, one = trained(price, fusion), batch()
-    blind = replace(one, target_B=one.target_B * math.nan, unit_B=one.unit_B * math.nan)
+    blind = replace(
+        one, target_B=one.target_B * math.nan, unit_B=one.unit_B * math.nan, session_B=torch.zeros_like(SESSION_B)
+    )
     assert torch.equal(location(forecaster, one), location(forecaster, blind))
 
 
