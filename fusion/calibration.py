@@ -47,7 +47,14 @@ class Calibration:
 
     @classmethod
     def fit(cls, forecast: Heard, target: Floats, session: Ints, shock_ratio: float) -> Calibration:
-        """Maximum likelihood on labelled samples: the text's weight given each session's shock, then the width."""
+        """Maximum likelihood on labelled samples: the text's weight given each session's shock, then the width.
+
+        ValueError where there is no sample or a target is missing.
+        """
+        if not len(target) or np.isnan(target).any():
+            raise ValueError(
+                f"expected labelled samples, received {len(target)}, {np.isnan(target).sum()} without label"
+            )
 
         def loss(weight: float) -> float:
             mixed = forecast.mix(weight)

@@ -109,13 +109,17 @@ def nll(prediction: Prediction, target_B: Tensor) -> Tensor:
 
     A missing target is the caller's to leave out: ValueError says how many there are.
     """
-    missing = int(torch.isnan(target_B).sum())
-    if missing:
-        raise ValueError(f"expected targets without NaN, received {missing} of {target_B.numel()} missing")
+    _refuse_missing(target_B)
     location_B, scale_B, df = prediction.location_B.float(), prediction.scale_B.float(), prediction.df.float()
     distribution = StudentT(df, location_B, scale_B, validate_args=False)
     log_likelihood_B: Tensor = distribution.log_prob(target_B.float())  # type: ignore[no-untyped-call]
     return -log_likelihood_B.mean()
+
+
+def _refuse_missing(target_B: Tensor) -> None:
+    missing = int(torch.isnan(target_B).sum())
+    if missing:
+        raise ValueError(f"expected targets without NaN, received {missing} of {target_B.numel()} missing")
 
 
 def session_nll(prediction: Prediction, target_B: Tensor, session_B: Tensor, shock_ratio: float) -> Tensor:
@@ -127,6 +131,7 @@ def session_nll(prediction: Prediction, target_B: Tensor, session_B: Tensor, sho
     `shock_ratio` is the variance within sessions over that of the shock. The scale so learned is that around the
     shock; calibration widens it.
     """
+    _refuse_missing(target_B)
     residual_B = (target_B - prediction.location_B).float()
     _, index_B, count_S = torch.unique(session_B, return_inverse=True, return_counts=True)
     total_S = torch.zeros(len(count_S), device=residual_B.device).index_add_(0, index_B, residual_B)

@@ -15,7 +15,7 @@ EARLIEST = np.datetime64("1990-01-01", "us")
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
 _TIME = r"\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?"
-_STAMP = rf"^\s*({_DATE})(?:[T ]({_TIME})\s*(Z|UTC|GMT|[+-]\d{{2}}:?\d{{2}})?)?\s*$"
+_STAMP = rf"^\s*({_DATE})(?:[T ]({_TIME})\s*(Z|UTC|GMT|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?\s*$"
 
 
 def read_stamps(
@@ -25,12 +25,13 @@ def read_stamps(
 
     Where `day` is True the stamp says no more than its `date`, in its own zone; `at` is then the instant
     of its midnight where the stamp has a time and a zone of its own, else NaT. Where there is a problem
-    both are NaT. `zone` is the IANA zone of stamps that carry none; in an hour that a clock change
+    neither counts. `zone` is the IANA zone of stamps that carry none; in an hour that a clock change
     repeats it means the later of the two.
     """
     read = _from_text(values, zone) if _is_text(values) else _from_instants(values, zone)
     instant = read["at"].fillna(read["date"]).to_numpy()
-    late, early = instant > now, instant < earliest
+    sound = (read["problem"] == "").to_numpy()
+    late, early = sound & (instant > now), sound & (instant < earliest)
     read.loc[late, "problem"] = "stamp in the future"
     read.loc[early, "problem"] = f"stamp before {earliest.astype('datetime64[Y]')}"
     read.loc[late | early, ["at", "date"]] = np.datetime64("NaT", "us")

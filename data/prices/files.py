@@ -63,7 +63,7 @@ def read_prices(
     stamps = read_stamps(raw["date"], zone_of(calendar), now, EARLIEST.to_datetime64().astype("datetime64[us]"))
     refuse_unreadable(stamps["problem"], raw["date"], path, "Write dates as YYYY-MM-DD.")
     rows = _rows(raw, stamps, calendar)
-    rows = quarantine.drop(rows, _problems(rows, stamps["problem"], exchange, now))
+    rows = quarantine.drop(rows, _problems(raw, rows, stamps["problem"], exchange, now))
     refuse_all_bad(rows, quarantine, path)
     once = rows.drop_duplicates()
     _refuse_disagreement(once, path)
@@ -95,16 +95,27 @@ def _rows(raw: pd.DataFrame, stamps: pd.DataFrame, calendar: str) -> pd.DataFram
     return rows
 
 
-def _problems(rows: pd.DataFrame, stamp: pd.Series, exchange: Sessions, now: np.datetime64) -> pd.Series:
+def _odd_action(raw: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Where a dividend or split is given but is no number, negative or infinite; an empty cell is none."""
+    odd = pd.Series(False, index=rows.index)
+    for name in ("dividend", "split"):
+        if name in rows:
+            odd |= raw[name].notna() & ~(np.isfinite(rows[name]) & (rows[name] >= 0))
+    return odd
+
+
+def _problems(
+    raw: pd.DataFrame, rows: pd.DataFrame, stamp: pd.Series, exchange: Sessions, now: np.datetime64
+) -> pd.Series:
     at = exchange.index(rows["session"].to_numpy())
-    prices = rows[PRICES]
     needed = [*PRICES, "volume", *(["adj_close"] if "adj_close" in rows else [])]
     finite = np.isfinite(rows[needed].to_numpy()).all(axis=1)
     checks = [
         ("no ticker", rows["ticker"].isna()),
         ("odd ticker", ~rows["ticker"].str.match(ODD_TICKER).fillna(False)),
         ("null or unreadable number", ~finite),
-        ("price not above zero", (prices <= 0).any(axis=1)),
+        ("unreadable dividend or split", _odd_action(raw, rows)),
+        ("price not above zero", (rows[needed].drop(columns="volume") <= 0).any(axis=1)),
         ("negative volume", rows["volume"] < 0),
         ("dividend above the close", rows["dividend"] > rows["close"] if "dividend" in rows else rows["close"] < 0),
         ("high below low", rows["high"] < rows["low"]),
@@ -122,7 +133,9 @@ def _refuse_disagreement(rows: pd.DataFrame, path: Path) -> None:
     if twice.empty:
         return
     first, second = twice.sort_values(["ticker", "session"]).iloc[:2].to_dict("records")
-    differing = next(name for name in first if first[name] != second[name])
+    differing = next(
+        name for name in first if first[name] != second[name] and pd.notna([first[name], second[name]]).any()
+    )
     raise InputError(
         f"{path}: expected one row per ticker and session; {len(twice)} rows disagree, such as {first['ticker']} on "
         f"{first['session']:%Y-%m-%d}: {differing} {first[differing]} and {second[differing]}. Keep the right one. "

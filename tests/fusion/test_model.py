@@ -104,6 +104,21 @@ def test_same_seed_same_weights_same_forecast(price, fusion):
     assert not torch.equal(location(first, batch()), location(model(price, fusion, seed=1).eval(), batch()))
 
 
+@every_pair
+def test_without_news_a_batch_is_forecast_as_if_nothing_had_been_published(price, fusion):
+    forecaster, one = trained(price, fusion), batch()
+    unspoken = replace(
+        one,
+        news=replace(one.news, mask_BK=torch.zeros_like(one.news.mask_BK)),
+        market=replace(one.market, mask_BK=torch.zeros_like(one.market.mask_BK)),
+    )
+    quiet = one.without_news()
+    assert quiet.news.mask_BK.shape == (B, 0)
+    assert quiet.market.mask_BK.shape == (SESSIONS, 0)
+    torch.testing.assert_close(location(forecaster, quiet), location(forecaster, unspoken))
+    assert torch.equal(location(forecaster, quiet), location(forecaster, one)) == (fusion == "price_only")
+
+
 @pytest.mark.parametrize("price", PRICES)
 def test_price_only_ignores_news_bit_for_bit(price):
     forecaster, one = trained(price, "price_only"), batch()
