@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import gammaln
 
 from fusion.head import DF_HIGH, DF_LOW, Distribution
@@ -20,6 +20,7 @@ from fusion.head import DF_HIGH, DF_LOW, Distribution
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+WEIGHTS = np.linspace(0.0, 1.0, 41)
 WIDEST = 10.0  # no sound model is off by more than this factor
 
 
@@ -47,7 +48,10 @@ class Calibration:
 
     @classmethod
     def fit(cls, forecast: Heard, target: Floats, session: Ints, shock_ratio: float) -> Calibration:
-        """Maximum likelihood on labelled samples: the text's weight given each session's shock, then the width.
+        """Fit on labelled samples: the text's weight given each session's shock, then the width by maximum likelihood.
+
+        The weight is its posterior mean under a flat prior on [0, 1]: noise is not believed much, and no
+        evidence is no reason to stop listening altogether.
 
         ValueError where there is no sample or a target is missing.
         """
@@ -61,8 +65,9 @@ class Calibration:
             error = _without_shock(target - mixed.location, session, shock_ratio) / mixed.scale
             return _nll(error, mixed.df[0]) + float(np.mean(np.log(mixed.scale)))
 
-        inside = float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)
-        text = min((0.0, inside, 1.0), key=loss)
+        losses = np.array([loss(weight) for weight in WEIGHTS])
+        posterior = np.exp(-len(target) * (losses - losses.min()))
+        text = float(WEIGHTS @ posterior / posterior.sum())
         mixed = forecast.mix(text)
         error = (target - mixed.location) / mixed.scale
         start = np.array([0.0, np.log(mixed.df[0])])
