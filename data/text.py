@@ -12,16 +12,12 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from data.invisible import INVISIBLE
+
 Keys = npt.NDArray[np.uint64]
 
 VERSION = 1  # of the normal form; part of every encoder's fingerprint
 
-# Controls other than white space, soft hyphen, bidi marks and overrides, zero-width characters, tags and
-# lone surrogates. Spelt out, because `unicodedata` differs between Python versions and keys must not.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]+"
-)
 # A headline's meaning is not in its link, and copies of one message often differ in nothing else.
 _LINK = re.compile(r"https?://\S*|\bt\.co/\S+", re.IGNORECASE)
 
@@ -33,7 +29,7 @@ def normalise(text: str) -> str:
     empty text stays empty. Applying it twice changes nothing.
     """
     # Invisible characters go first: they can keep apart what NFKC composes. NFKC itself makes none.
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    plain = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
     return " ".join(_LINK.sub(" ", plain).split()) or " ".join(plain.split())
 
 
