@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRA_demo := offline
 EXTRA_dev := dev
+EXTRA_bench := dev,bench
 
 .NOTPARALLEL:
 .PHONY: help demo test test-slow check format bench clean
@@ -38,7 +39,7 @@ format: $(VENV)/.installed-dev  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev  ## run every benchmark
+bench: $(VENV)/.installed-bench  ## install the peers too, then run every benchmark
 	@for file in benchmarks/*.py; do [ ! -e "$$file" ] || $(BIN)/python "$$file" $(ARGS) || exit 1; done
 
 clean:  ## remove the environment and all caches; workspaces and results stay

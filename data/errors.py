@@ -29,3 +29,9 @@ class EncoderError(TapewireError):
 
 class ModelError(TapewireError):
     """A trained model that is missing, altered or unfit for what was asked."""
+
+
+class LockedError(TapewireError):
+    """Another process is doing the same job in the same workspace."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -43,6 +43,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("id", pa.string()),
             ("version", pa.int32()),
             ("title", pa.string()),
+            ("summary", pa.string()),
             ("source", pa.string()),
             ("url", pa.string()),
             ("published_at", INSTANT),
@@ -56,8 +57,22 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("id", pa.string()),
             ("ticker", pa.string()),
-            ("rule", pa.string()),
+            ("rule", pa.string()),  # which tier found it: dataset | feed | tag | cashtag | ric | alias
             ("confidence", pa.float64()),
+            ("hindsight", pa.bool_()),  # found through an alias whose dates are unknown: today's knowledge
+            *_STAMPS,
+        ]
+    ),
+    "feeds": pa.schema(
+        [
+            ("name", pa.string()),
+            ("url", pa.string()),
+            ("version", pa.int32()),
+            ("outcome", pa.string()),  # of the last fetch: fed | suspect | limited | gone | failed
+            ("reason", pa.string()),
+            ("etag", pa.string()),
+            ("last_modified", pa.string()),
+            ("retry_at", INSTANT),
             *_STAMPS,
         ]
     ),
@@ -87,5 +102,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "actions": ("ticker", "ex_date", "kind"),
     "headlines": ("id",),
     "links": ("id", "ticker"),
+    "feeds": ("name", "url"),
     "forecasts": ("target_session", "ticker", "model_id", "data_version"),
 }

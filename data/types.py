@@ -25,18 +25,20 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class NewsBatch:
-    """Up to K headlines a sample, newest session first. Where `mask_BK` is False the rest is padding.
+    """Up to K pieces of news a sample, newest session first. Where `mask_BK` is False the rest is padding.
 
     `age_BK` counts sessions back from the decision's own: 0 is news first known at this decision.
+    `copies_BK` counts the items that had carried it by this decision, itself included: at least 1.
     """
 
     embedding_BKE: Tensor
     mask_BK: Tensor
     age_BK: Tensor
+    copies_BK: Tensor
 
     def none(self) -> NewsBatch:
         """As many samples with no headline at all: K is 0."""
-        return NewsBatch(self.embedding_BKE[:, :0], self.mask_BK[:, :0], self.age_BK[:, :0])
+        return NewsBatch(self.embedding_BKE[:, :0], self.mask_BK[:, :0], self.age_BK[:, :0], self.copies_BK[:, :0])
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class Windows:
         at_BK = torch.where(mask_BK, at_BK, 0)
         age_BK = torch.where(mask_BK, session_B[:, None] - channel.session[at_BK], 0)
         embedding_BKE = self._scale_text(self._embedding_TE[channel.text[at_BK]].float())
-        return NewsBatch(embedding_BKE, mask_BK, age_BK)
+        return NewsBatch(embedding_BKE, mask_BK, age_BK, channel.copies[at_BK, age_BK])
 
 
 def _on(device: torch.device, scaler: Scaler) -> Callable[[Tensor], Tensor]:
@@ -120,7 +120,9 @@ class _Channel:
     start: Tensor
     text: Tensor
     session: Tensor
+    copies: Tensor
 
     @classmethod
     def of(cls, cells: Cells, device: torch.device) -> "_Channel":
-        return cls(*(torch.tensor(part, device=device) for part in (cells.start, cells.text, cells.session)))
+        parts = (cells.start, cells.text, cells.session, cells.copies)
+        return cls(*(torch.tensor(part, device=device) for part in parts))

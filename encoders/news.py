@@ -25,10 +25,12 @@ class NewsEncoder(nn.Module):
         super().__init__()
         self.token = nn.Linear(embedding, width)
         self.age = nn.Embedding(ages, width)
+        self.copies = nn.Linear(1, width, bias=False)
         self.score = nn.Linear(width, 1, bias=False)
         self.recency = nn.Embedding(ages, 1)
         self.no_news_D = nn.Parameter(torch.randn(width) * 0.02)
         self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.copies.weight)  # what a count of copies means is not known beforehand
         with torch.no_grad():
             self.recency.weight.copy_(FRESH - STALE_STEP * torch.arange(ages)[:, None])
 
@@ -49,7 +51,10 @@ class NewsEncoder(nn.Module):
         absent_BK = ~news.mask_BK
         embedding_BKE = news.embedding_BKE.to(self.token.weight.dtype).masked_fill(absent_BK[..., None], 0)
         content_BKD = self.token(functional.layer_norm(embedding_BKE, embedding_BKE.shape[-1:]))
-        tokens_BKD: Tensor = self.dropout(functional.gelu(content_BKD + self.age(self._ages(news))))
+        # News told once adds nothing here; each doubling of the copies adds as much again.
+        spread_BK1 = news.copies_BK.masked_fill(absent_BK, 1).to(content_BKD.dtype).log2()[..., None]
+        seen_BKD = content_BKD + self.age(self._ages(news)) + self.copies(spread_BK1)
+        tokens_BKD: Tensor = self.dropout(functional.gelu(seen_BKD))
         return tokens_BKD
 
     def _ages(self, news: NewsBatch) -> Tensor:

@@ -22,12 +22,16 @@ def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[
         notes.append("The lake holds no headlines for these tickers: only the price variant was run.")
     if result.missing:
         notes.append(f"{result.missing} test rows have no target (no bar on the next session); they are not scored.")
+    hindsight = hindsight_share(workspace.lake)
+    if hindsight:
+        notes.append(f"{hindsight:.1%} of the links to tickers rest on names whose dates are unknown: hindsight.")
     report = {
         **result.as_dict(),
         "per_seed": result.seeds_as_dict(),
         "missing_targets": result.missing,
         "notes": notes,
         "backfilled_share": backfilled_share(workspace.lake),
+        "hindsight_share": hindsight,
         "text_fingerprint": source.fingerprint if source else None,
         "config": config.model_dump(mode="json", exclude_none=True),
     }
@@ -43,3 +47,9 @@ def backfilled_share(lake: Lake) -> dict[str, float]:
         origin = lake.frame(table, ["origin"])["origin"]
         shares[table] = float((origin == "backfill").mean()) if len(origin) else 0.0
     return shares
+
+
+def hindsight_share(lake: Lake) -> float:
+    """Share of the links from headlines to tickers that only today's knowledge of names can make."""
+    links = lake.frame("links", ["hindsight"])["hindsight"]
+    return float(links.mean()) if len(links) else 0.0

@@ -28,6 +28,10 @@ importing = typer.Typer(
     help="Store prices or headlines of your own files.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(importing, name="import")
+feeding = typer.Typer(help="The feeds of this workspace and those known.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(feeding, name="feeds")
+linking = typer.Typer(help="Which tickers a headline is about.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(linking, name="link")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of tapewire.toml.")]
@@ -71,16 +75,24 @@ def import_prices_command(
     from pipelines import imports
 
     workspace = _workspace(sets)
-    result = imports.import_prices(
-        workspace.lake, files, parse_mapping(map_), workspace.config.calendar, imports.parse_basis(basis), ticker
-    )
+    mapping, parsed = parse_mapping(map_), imports.parse_basis(basis)
+    with workspace.lock("ingest"):
+        result = imports.import_prices(workspace.lake, files, mapping, workspace.config.calendar, parsed, ticker)
     _print(result.as_dict(), json, lambda: f"{_imported(result)} {result.actions_added} new dividends and splits.")
 
 
 @importing.command("headlines")
 def import_headlines_command(
-    files: Files,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="CSV, Parquet or JSON lines files; or hf:OWNER/NAME[:CONFIG][@REVISION][#SPLIT]."
+        ),
+    ],
     map_: Map = None,
+    preset: Annotated[
+        str | None, typer.Option(help="The corpus these are; known by their columns if left out: see docs/corpora.md.")
+    ] = None,
     tz: Annotated[str | None, typer.Option(help="IANA zone of stamps that carry none.")] = None,
     lag: Annotated[str, typer.Option(help="How long after its stamp a headline was known, such as 15min.")] = "0s",
     sets: Sets = None,
@@ -89,10 +101,85 @@ def import_headlines_command(
     """Store headlines and the tickers they are about."""
     from data.tabular import parse_mapping
     from pipelines import imports
+    from pipelines.linking import find_tickers
 
     workspace = _workspace(sets)
-    result = imports.import_headlines(workspace.lake, files, parse_mapping(map_), workspace.config.calendar, tz, lag)
-    _print(result.as_dict(), json, lambda: f"{_imported(result)} {result.links_added} new links to tickers.")
+    calendar, find = workspace.config.calendar, find_tickers(workspace)
+    with workspace.lock("ingest"):
+        result = imports.import_headlines(
+            workspace.lake, sources, parse_mapping(map_), calendar, tz, lag, preset=preset, find=find
+        )
+    summary = f"{_imported(result)} {result.links_added} new links to tickers."
+    _print(result.as_dict(), json, lambda: "\n".join([*result.notes(), summary]))
+
+
+@app.command()
+def ingest(
+    news: Annotated[bool, typer.Option("--news", help="Read the feeds of [[news.feeds]].")] = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Read every feed once and store what is new. Exit code 3: some failed; 4: all did."""
+    from data.errors import ConfigError
+    from pipelines.ingest import ingest_news
+    from pipelines.table import ingest_table
+
+    if not news:
+        raise ConfigError("tapewire ingest: expected what to read, found nothing. Say --news.")
+    result = ingest_news(_workspace(sets))
+    _print(result.as_dict(), json, lambda: ingest_table(result))
+    raise typer.Exit(result.exit_code)
+
+
+@feeding.command("check")
+def check_feeds_command(sets: Sets = None, json: Json = False) -> None:
+    """Fetch every configured feed once, store nothing, and print how healthy each is."""
+    from pipelines.feeds import check_feeds
+    from pipelines.table import health_table
+
+    result = check_feeds(_workspace(sets))
+    _print(result.as_dict(), json, lambda: health_table(result))
+    raise typer.Exit(result.exit_code)
+
+
+@feeding.command("list")
+def list_feeds_command(json: Json = False) -> None:
+    """Print the known feeds; [[news.feeds]] takes one by its name."""
+    from pipelines.feeds import known_feeds
+    from pipelines.table import lines
+
+    known = known_feeds()
+    _print({"feeds": known}, json, lambda: lines(known, ("name", "about", "url")))
+
+
+@linking.command("explain")
+def explain_link_command(
+    headline: str,
+    at: Annotated[str | None, typer.Option(help="Instant with offset, or a session's date; now by default.")] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Show which rule links a headline to which ticker, and why the others do not."""
+    from pipelines.linking import explain
+    from pipelines.listing import parse_instant
+    from pipelines.table import lines
+
+    workspace = _workspace(sets)
+    found = explain(workspace, headline, parse_instant(at, workspace.config))
+    columns = ("ticker", "linked", "confidence", "rule", "text", "why")
+    _print({"links": found}, json, lambda: lines(found, columns) if found else "No ticker was found in it.")
+
+
+@linking.command("update")
+def update_links_command(sets: Sets = None, json: Json = False) -> None:
+    """Link the headlines in the lake that no feed or file labelled, with today's alias files."""
+    from pipelines.imports import utc_now
+    from pipelines.linking import relink
+
+    workspace = _workspace(sets)
+    with workspace.lock("ingest"):
+        added = relink(workspace, utc_now())
+    _print({"links_added": added}, json, lambda: f"{added} new links to tickers.")
 
 
 @app.command()

@@ -14,6 +14,9 @@ from pydantic import Field, ValidationError
 
 from data.calendar import Clock
 from data.errors import ConfigError
+from data.linking import CONFIDENT
+from data.news.feeds import FeedConfig
+from data.news.fetch import FetchConfig
 from data.splits import SplitConfig
 from data.types import Config
 from encoders.price import LSTMConfig, PriceEncoderConfig
@@ -28,10 +31,18 @@ Target = Literal["close_close", "overnight", "open_close"]
 
 
 class NewsConfig(Config):
-    """Which headlines a sample sees: those of the last `window` sessions, at most `per_session` in each."""
+    """Which feeds are read, how titles are linked to tickers, and which headlines a sample sees.
+
+    A sample sees those of the last `window` sessions, at most `per_session` in each, linked with at
+    least `confidence`. `aliases` are files of company names, relative to the workspace.
+    """
 
     window: int = Field(default=5, ge=1, le=60)
     per_session: int = Field(default=8, ge=1, le=256)
+    confidence: float = Field(default=CONFIDENT, ge=0, le=1)
+    aliases: tuple[str, ...] = ()
+    fetch: FetchConfig = FetchConfig()
+    feeds: tuple[FeedConfig, ...] = ()
 
 
 class TrainConfig(Config):

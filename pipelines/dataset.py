@@ -37,7 +37,8 @@ def load_panel(lake: Lake, config: TapewireConfig, session: np.datetime64 | None
         wanted = f"of {', '.join(tickers[:5])}, " if config.watchlist else ""
         raise LakeError(f"{lake.folder}: expected bars {wanted}found none. Import some with `tapewire import prices`.")
     span = exchange.between(bars["session"].min(), bars["session"].max() if session is None else session)
-    news = build_news(tables["headlines"], tables["links"], tickers, span, config.news.per_session)
+    links = tables["links"][tables["links"]["confidence"] >= config.news.confidence]
+    news = build_news(tables["headlines"], links, tickers, span, config.news.per_session, config.news.window)
     return build_panel(tickers, span, bars, tables["actions"], news)
 
 

@@ -9,10 +9,13 @@ import pandas as pd
 from data.calendar import sessions
 from data.errors import ConfigError, LakeError
 from data.lake import Lake
+from data.news.clusters import cluster
+from data.packing import naive_utc
 from pipelines.config import TapewireConfig
 from pipelines.dataset import session_of
 
 Record = dict[str, Any]  # one row, JSON-ready
+LINK_COLUMNS = {"tickers": "ticker", "link_rule": "rule", "confidence": "confidence"}  # ours -> the lake's
 
 
 def parse_session(text: str) -> np.datetime64:
@@ -40,16 +43,19 @@ def parse_instant(text: str | None, config: TapewireConfig) -> np.datetime64 | N
 def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:
     """Current headlines known at `as_of`, oldest first, with the tickers known to be theirs by then.
 
-    `limit` keeps the newest that many; None keeps all.
+    `link_rule` and `confidence` go with `tickers`, one for each. `cluster` is the id of the first of
+    the near-duplicates it belongs to, its own where it is the first. `limit` keeps the newest that
+    many; None keeps all.
     """
-    rows = lake.current("headlines", as_of)
-    links = lake.current("links", as_of)
-    tickers = links.groupby("id")["ticker"].agg(list)
-    rows = rows.assign(tickers=rows["id"].map(tickers)).sort_values(["available_at", "id"])
-    columns = ["id", "version", "title", "source", "url", "published_at", "published_raw", "precision"]
-    columns += ["first_seen_at", "available_at", "recorded_at", "origin", "tickers"]
+    rows = lake.current("headlines", as_of).sort_values(["available_at", "id"], ignore_index=True)
+    links = lake.current("links", as_of).groupby("id")
+    linked = pd.DataFrame({name: links[column].agg(list) for name, column in LINK_COLUMNS.items()})
+    first = cluster(rows["title"].tolist(), naive_utc(rows["available_at"]), rows["id"].tolist())
+    rows = rows.assign(cluster=rows["id"].to_numpy()[first]).join(linked, on="id")
+    columns = ["id", "version", "title", "summary", "source", "url", "published_at", "published_raw", "precision"]
+    columns += ["first_seen_at", "available_at", "recorded_at", "origin", *LINK_COLUMNS, "cluster"]
     for record in _records(_newest(rows, limit)[columns]):
-        yield {**record, "tickers": record["tickers"] or []}
+        yield {**record, **{name: record[name] or [] for name in LINK_COLUMNS}}
 
 
 def bars(lake: Lake, ticker: str, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:

@@ -132,16 +132,17 @@ def data_versions(panel: Panel, rows: Samples, lookback: int, news_window: int) 
         digest.update(np.array([part[ticker, session] for part in basis]).tobytes())
         row = ticker * len(panel.sessions)
         for cells, cell in ((panel.news.own, row + session), (panel.news.market, session)):
-            for text, age in _headlines(cells, cell, session, news_window):
-                digest.update(f"\x1e{age}\x1f{panel.news.texts[text]}".encode())
+            for text, age, copies in _headlines(cells, cell, session, news_window):
+                digest.update(f"\x1e{age}\x1f{copies}\x1f{panel.news.texts[text]}".encode())
             digest.update(b"\x1d")
         hashes.append(digest.hexdigest())
     return hashes
 
 
-def _headlines(cells: Cells, cell: int, session: int, news_window: int) -> list[tuple[int, int]]:
-    entries = slice(cells.start[cell - min(news_window - 1, session)], cells.start[cell + 1])
-    return list(zip(cells.text[entries], session - cells.session[entries], strict=True))
+def _headlines(cells: Cells, cell: int, session: int, news_window: int) -> list[tuple[int, int, int]]:
+    entries = np.arange(cells.start[cell - min(news_window - 1, session)], cells.start[cell + 1])
+    age = session - cells.session[entries]
+    return list(zip(cells.text[entries], age, cells.copies[entries, age], strict=True))
 
 
 def _forecasts(

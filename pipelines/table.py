@@ -8,9 +8,13 @@ from pipelines.metrics import METRICS, Interval
 if TYPE_CHECKING:
     from pipelines.ablate import Ablation
     from pipelines.demo import Demo
+    from pipelines.feeds import Checked
+    from pipelines.ingest import Ingested
     from pipelines.score import Scored
 
 MOST_ROWS = 20
+READ_COLUMNS = ("name", "outcome", "entries", "reason")
+HEALTH_COLUMNS = ("newest_hours", "dated_share", "linked_share")
 
 
 def ablation_table(result: "Ablation") -> str:
@@ -45,6 +49,28 @@ def forecast_table(result: "Scored") -> str:
     abstained = [f"Not scored: {ticker}: {reason}" for ticker, reason in result.abstained.items()]
     table = aligned([["ticker", "mean", "P(up)", "price", "90% interval"], *body])
     return "\n".join([head, table, *abstained, f"All of them: {result.path}"])
+
+
+def ingest_table(result: "Ingested") -> str:
+    """One line a feed, and what was new."""
+    head = f"{result.fed} of {len(result.feeds)} feeds read; {result.stored.headlines} new headlines, "
+    return f"{lines([read.as_dict() for read in result.feeds], READ_COLUMNS)}\n{head}{result.stored.links} new links."
+
+
+def health_table(result: "Checked") -> str:
+    """One line a feed: how the fetch ended, how fresh its items are, how many have a stamp and a ticker."""
+    return lines([health.as_dict() for health in result.feeds], (*READ_COLUMNS[:3], *HEALTH_COLUMNS, "reason"))
+
+
+def lines(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Records as an aligned table; what is missing is a dash."""
+    return aligned([list(columns), *([_cell(record.get(column)) for column in columns] for record in records)])
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def record_line(record: Mapping[str, Any], columns: Sequence[str]) -> str:

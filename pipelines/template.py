@@ -60,10 +60,32 @@ embargo = 1              # sessions left out before each boundary
 window = 5               # sessions of headlines a forecast sees, its own included
 per_session = 8          # newest headlines kept per ticker and session
 
-# Feeds to read every day; not fetched by this version.
+confidence = 0.8         # least of a link from a title to a ticker; see `tapewire link explain "HEADLINE"`
+aliases = []             # files of company names: SEC's company_tickers.json, or CSV (name,ticker,valid_from,valid_to)
+
+[news.fetch]
+contact = ""             # an address for the User-Agent; SEC EDGAR refuses requests without one
+timeout = 10             # seconds to connect, and to wait for bytes
+deadline = 30            # seconds for a whole fetch, its redirects and retries included
+max_bytes = 10485760     # of a document, unpacked
+max_redirects = 5        # each hop is checked like the first address
+per_host_connections = 4  # at once
+per_host_rate = 10       # requests a second
+concurrency = 64         # fetches at once
+attempts = 3             # where a server fails
+backoff = 0.5            # seconds before the second attempt, doubled from then on, with jitter
+
+# Feeds that `tapewire ingest --news` reads. `tapewire feeds list` prints those known by name.
 # [[news.feeds]]
-# name = "sec-8k"
-# url = "https://www.sec.gov/cgi-bin/browse-edgar?action=getcurrent&type=8-K&output=atom"
+# name = "yahoo"         # a known one: url and quirks are filled in
+# [[news.feeds]]
+# name = "my-wire"
+# url = "https://..."    # may hold {ticker}: read once for each ticker of the watchlist
+# default_tz = "America/New_York"  # zone of stamps that carry none
+# allow_private = false  # loopback and private addresses, for a feed of your own
+# tickers = []           # every item is about these
+# strip_prefixes = []    # cut from the start of titles
+# strip_after = " - "    # the last one and what follows it is cut from titles
 """
 
 

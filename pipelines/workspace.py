@@ -1,10 +1,14 @@
 """A user's workspace: `tapewire.toml` and beside it `lake/`, `embeddings/`, `runs/` and `reports/`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from data.errors import LockedError
 from data.lake import Lake
 from pipelines.config import TapewireConfig, load_config
 from pipelines.template import FILE
@@ -31,6 +35,15 @@ class Workspace:
     def runs(self) -> Path:
         """Trained models, and which is the current one."""
         return self.folder / "runs"
+
+    @contextmanager
+    def lock(self, job: str) -> Iterator[None]:
+        """Held while `job` writes; LockedError at once where another process holds it. A killed holder frees it."""
+        try:
+            with FileLock(self.folder / f".{job}.lock", blocking=False):
+                yield
+        except Timeout:
+            raise LockedError(f"{self.folder}: another `tapewire {job}` is at work here. Wait for it to end.") from None
 
     @property
     def reports(self) -> Path:

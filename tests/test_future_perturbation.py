@@ -182,18 +182,19 @@ def seen(panel: Panel, tickers: tuple[str, ...], session: np.datetime64) -> dict
     known |= {name: label[rows, :last].tobytes() for name, label in panel.labels.items()}
     width = len(panel.sessions)
     known |= {
-        f"news of {ticker}": headlines(panel, "own", row * width, row * width + last)
+        f"news of {ticker}": headlines(panel, "own", row * width, row * width + last, last)
         for ticker, row in zip(tickers, rows, strict=True)
     }
-    return known | {"news of all": headlines(panel, "market", 0, last)}
+    return known | {"news of all": headlines(panel, "market", 0, last, last)}
 
 
-def headlines(panel: Panel, channel: str, first: int, last: int) -> list[tuple[int, str]]:
-    """Session and text of the entries in the cells from `first` to `last`, in order."""
+def headlines(panel: Panel, channel: str, first: int, last: int, session: int) -> list[tuple[int, str, int]]:
+    """Session, text and copies, as of the decision of `session`, of the entries in the cells `first` to `last`."""
     cells = getattr(panel.news, channel)
-    entries = slice(cells.start[first], cells.start[last + 1])
+    entries = range(cells.start[first], cells.start[last + 1])
     return [
-        (int(at), panel.news.texts[text]) for at, text in zip(cells.session[entries], cells.text[entries], strict=True)
+        (int(cells.session[e]), panel.news.texts[cells.text[e]], int(cells.copies[e, min(age, NEWS_WINDOW - 1)]))
+        for e, age in ((e, session - cells.session[e]) for e in entries)
     ]
 
 

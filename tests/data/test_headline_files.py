@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import pandas as pd
 import pytest
 
 from data.errors import InputError
+from data.intake import Quarantine
 from data.lake import Lake
 from data.news.dates import read_stamps
-from data.news.files import HeadlineFile, read_headlines
-from data.news.store import Stored, store_headlines
+from data.news.files import Terms, open_spool, read_headlines, stored_batches
+from data.news.store import Stored, store_backfill
+from pipelines.imports import no_tickers
 
 NOW = np.datetime64("2016-02-01T12:00:00", "us")
 RECORDED, LATER = NOW, np.datetime64("2016-03-01T12:00:00", "us")
@@ -27,15 +30,26 @@ def file(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def read(path: Path, zone: str | None = None, lag: np.timedelta64 = NO_LAG, **mapping: str) -> HeadlineFile:
-    return read_headlines(path, mapping, "XNYS", zone, lag, NOW)
+@dataclass(frozen=True)
+class Part:
+    """What one file came to: its rows in one frame, as they would be stored."""
+
+    rows: pd.DataFrame
+    read: int
+    quarantine: Quarantine
 
 
-def store(lake: Lake, part: HeadlineFile, recorded_at: np.datetime64 = RECORDED) -> Stored:
-    return store_headlines(lake, part.rows, recorded_at)
+def read(path: Path, zone: str | None = None, lag: np.timedelta64 = NO_LAG, **mapping: str) -> Part:
+    with open_spool(path.parent) as spool:
+        part = read_headlines(path, Terms("XNYS", NOW, lag, mapping, zone), spool)
+        return Part(pd.concat(stored_batches([part]), ignore_index=True), part.read, part.quarantine)
 
 
-def available(part: HeadlineFile) -> list[str]:
+def store(lake: Lake, part: Part, recorded_at: np.datetime64 = RECORDED) -> Stored:
+    return store_backfill(lake, part.rows, recorded_at, no_tickers)
+
+
+def available(part: Part) -> list[str]:
     return part.rows["available_at"].astype(str).tolist()
 
 
@@ -63,6 +77,8 @@ def days(values: Sequence[str | None] | pd.Series, zone: str | None = None) -> l
         ("2015-12-30T16:05-05:00", "2015-12-30 21:05:00"),
         ("2015-12-30T16:05:00+0530", "2015-12-30 10:35:00"),
         ("2015-12-30T23:59:59.123456789-01:00", "2015-12-31 00:59:59.123456"),
+        ("2015-12-30T16:05:00 EST", "2015-12-30 21:05:00"),
+        ("Wed, 30 Dec 2015 16:05:00 EST", "2015-12-30 21:05:00"),
     ],
 )
 def test_stamps_with_a_zone(text: str, utc: str) -> None:
@@ -73,8 +89,7 @@ def test_stamps_with_a_zone(text: str, utc: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Wed, 30 Dec 2015 16:05:00 EST",
-        "2015-12-30T16:05:00 EST",
+        "2015-12-30T16:05:00 IST",
         "2015-12-30T16:05:00Z and more",
         "12/30/2015",
         "20151230",
@@ -101,7 +116,7 @@ def test_clock_changes_are_read_as_the_later_instant() -> None:
     twice = stamps(["2015-11-01T01:30:00"], "America/New_York")
     assert twice == [("2015-11-01 06:30:00", False, "")]
     never = stamps(["2015-03-08T02:30:00"], "America/New_York")
-    assert never == [("2015-03-08 07:00:00", False, "")]
+    assert never == [("2015-03-08 07:30:00", False, "")]
 
 
 def test_midnight_and_a_date_alone_name_a_day() -> None:

@@ -9,6 +9,18 @@ from data.news.index import Cells, NewsIndex, build_news
 
 DAYS = span(60)
 HOUR = np.timedelta64(1, "h")
+AGES = 5
+# Titles that nobody takes for copies of one another.
+WORDS = (
+    "Harbour reopens after storm", "Chipmaker unveils laser", "Bakery chain hires director", "Union rejects contract",
+    "Regulator fines lender", "Drug trial disappoints", "Airline orders jets", "Miner strikes copper",
+    "Retailer shuts warehouse", "Brewer sells vineyard",
+)  # fmt: skip
+
+
+def title(number: int) -> str:
+    """A made-up headline; other numbers give other news."""
+    return f"{WORDS[number % len(WORDS)]} in district {number // len(WORDS) + 1}"
 
 
 def cell(index: NewsIndex, cells: Cells, at: int) -> list[str]:
@@ -17,7 +29,7 @@ def cell(index: NewsIndex, cells: Cells, at: int) -> list[str]:
 
 
 def news(rows: list[tuple[str, str, Any]], links: list[tuple[str, str, Any]], most: int = 5) -> NewsIndex:
-    return build_news(headline_frame(rows), link_frame(links), ("A", "B"), DAYS, most)
+    return build_news(headline_frame(rows), link_frame(links), ("A", "B"), DAYS, most, AGES)
 
 
 def test_a_headline_stands_in_the_session_whose_decision_knew_it_first() -> None:
@@ -52,32 +64,61 @@ def test_without_any_link_all_is_the_market_channel() -> None:
     assert len(index.own.text) == 0
 
 
-def test_an_edit_stands_again_where_it_was_known_and_once_within_a_cell() -> None:
-    first = headline_frame([("1", "old", DAYS.closes[5]), ("2", "kept", DAYS.closes[5])])
-    edits = headline_frame([("1", "new", DAYS.closes[8]), ("2", "mended", DAYS.closes[5] + HOUR)], version=2)
+def test_an_edit_that_says_something_else_stands_where_it_was_known() -> None:
+    first = headline_frame([("1", title(0), DAYS.closes[5]), ("2", title(1), DAYS.closes[5])])
+    edits = headline_frame([("1", title(2), DAYS.closes[8]), ("2", title(1).upper(), DAYS.closes[5] + HOUR)], version=2)
     links = link_frame([("1", "A", "2014-01-01"), ("2", "A", "2014-01-01")])
-    index = build_news(pd.concat([first, edits]), links, ("A",), DAYS, 5)
-    assert cell(index, index.own, 5) == ["old", "mended"]
-    assert cell(index, index.own, 8) == ["new"]
+    index = build_news(pd.concat([first, edits]), links, ("A",), DAYS, 5, AGES)
+    assert cell(index, index.own, 5) == [title(0), title(1)]
+    assert cell(index, index.own, 8) == [title(2)]
+    assert (index.own.copies == 1).all()  # an edited item is one item
 
 
-def test_a_cell_keeps_its_newest_distinct_texts() -> None:
-    rows = [(str(number), f"t{number}", DAYS.closes[5] + number * HOUR / 4) for number in range(6)]
-    copy = ("9", " t3 ", DAYS.closes[5] + 2 * HOUR)
+def test_a_cell_keeps_its_newest_distinct_news() -> None:
+    rows = [(str(number), title(number), DAYS.closes[5] + number * HOUR / 4) for number in range(6)]
+    copy = ("9", f" {title(3)} ", DAYS.closes[5] + 2 * HOUR)
     index = news([copy, *rows[::-1]], [(name, "A", "2014-01-01") for name in "0123459"], most=3)
-    assert cell(index, index.own, 5) == ["t3", "t4", "t5"]
+    assert cell(index, index.own, 5) == [title(3), title(4), title(5)]
+
+
+def test_copies_stand_once_by_their_first_text_and_are_counted_as_they_come() -> None:
+    rows = [
+        ("1", title(0), DAYS.closes[6]),
+        ("2", title(0).upper(), DAYS.closes[6] + HOUR),
+        ("3", f"{title(0)} - Reuters", DAYS.closes[8]),
+    ]
+    index = news(rows, [("1", "A", "2014-01-01"), ("2", "B", "2014-01-01"), ("3", "B", "2014-01-01")])
+    assert cell(index, index.own, 6) == cell(index, index.own, 66) == [title(0)]
+    assert len(index) == 2
+    np.testing.assert_array_equal(index.own.copies, [[2, 2, 3, 3, 3]] * 2)
+
+
+def test_a_copy_without_a_ticker_is_no_market_news_once_another_named_one() -> None:
+    rows = [("1", title(0), DAYS.closes[5]), ("2", title(0), DAYS.closes[6]), ("3", title(1), DAYS.closes[5])]
+    rows += [("4", title(1), DAYS.closes[6])]
+    index = news(rows, [("1", "A", "2014-01-01"), ("4", "A", "2014-01-01")])
+    assert cell(index, index.own, 5) == [title(0)]
+    assert cell(index, index.own, 6) == [title(1)]  # first named then
+    assert [index.texts[text] for text in index.market.text] == [title(1)]  # and before that the market's
+
+
+def test_what_repeats_after_three_days_is_news_again() -> None:
+    later = DAYS.closes[5] + 73 * HOUR
+    index = news([("1", title(0), DAYS.closes[5]), ("2", title(0), later)], [])
+    assert len(index.market.text) == 2
+    np.testing.assert_array_equal(index.market.copies, np.ones((2, AGES)))
 
 
 def test_a_window_of_sessions_is_one_slice() -> None:
     rng = np.random.default_rng(0)
     at = rng.integers(0, 60, 80)
-    rows = [(str(n), f"t{n}", DAYS.closes[session] + n * np.timedelta64(1, "s")) for n, session in enumerate(at)]
+    rows = [(str(n), title(n), DAYS.closes[session] + n * np.timedelta64(1, "s")) for n, session in enumerate(at)]
     tickers = rng.choice(["A", "B"], 80)
     index = news(rows, [(str(n), name, "2014-01-01") for n, name in enumerate(tickers)], most=99)
     for ticker, offset in (("A", 0), ("B", 60)):
         low, high = index.own.start[offset + 20], index.own.start[offset + 31]
         inside = [n for n in range(80) if tickers[n] == ticker and 20 <= at[n] <= 30]
-        expected = [f"t{n}" for n in sorted(inside, key=lambda n: (at[n], n))]
+        expected = [title(n) for n in sorted(inside, key=lambda n: (at[n], n))]
         assert [index.texts[text] for text in index.own.text[low:high]] == expected
         assert (np.diff(index.own.session[low:high]) >= 0).all()
 
@@ -93,7 +134,7 @@ def random_wire(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Headlines with edits; each link as old as its headline."""
     rng = np.random.default_rng(seed)
     stamps = DAYS.opens[0] + rng.integers(0, 80 * 24, 150) * HOUR
-    first = headline_frame([(str(n), f"title {rng.integers(60)}", at) for n, at in enumerate(stamps)])
+    first = headline_frame([(str(n), title(int(rng.integers(60))), at) for n, at in enumerate(stamps)])
     edits = first[rng.random(150) < 0.2]
     later = edits["available_at"] + rng.integers(1, 100, len(edits)) * HOUR
     edits = edits.assign(version=2, title=edits["title"] + " edited", available_at=later)
@@ -101,15 +142,23 @@ def random_wire(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat([first, edits], ignore_index=True), link_frame(linked)
 
 
+def seen(index: NewsIndex, cells: Cells, at: int, session: int) -> list[tuple[str, int]]:
+    """Text and copies of one cell as the decision of `session` knew them."""
+    entries = range(cells.start[at], cells.start[at + 1])
+    ages = np.minimum(session - cells.session[cells.start[at] : cells.start[at + 1]], AGES - 1)
+    return [(index.texts[cells.text[e]], int(cells.copies[e, age])) for e, age in zip(entries, ages, strict=True)]
+
+
 def assert_news_is_as_known(headlines: pd.DataFrame, links: pd.DataFrame) -> None:
-    whole = build_news(headlines, links, ("A", "B"), DAYS, 3)
+    whole = build_news(headlines, links, ("A", "B"), DAYS, 3, AGES)
     for session in range(0, 60, 5):
         then = [known_rows(rows, DAYS.decision_at[session]) for rows in (headlines, links)]
-        rebuilt = build_news(*then, ("A", "B"), DAYS, 3)
+        rebuilt = build_news(*then, ("A", "B"), DAYS, 3, AGES)
         for name, tickers in (("own", 2), ("market", 1)):
-            for at in (ticker * 60 + before for ticker in range(tickers) for before in range(session + 1)):
-                expected = cell(whole, getattr(whole, name), at)
-                assert cell(rebuilt, getattr(rebuilt, name), at) == expected, f"{name} cell {at} as of {session}"
+            window = range(max(0, session - AGES + 1), session + 1)
+            for at in (ticker * 60 + before for ticker in range(tickers) for before in window):
+                expected = seen(whole, getattr(whole, name), at, session)
+                assert seen(rebuilt, getattr(rebuilt, name), at, session) == expected, f"{name} {at} as of {session}"
 
 
 @pytest.mark.parametrize("seed", range(3))

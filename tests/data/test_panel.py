@@ -22,7 +22,7 @@ DAYS = span(60)
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(24, "h")
 OWN = slice(0, -CROSS_SECTIONAL)  # the others compare with the market
 LABELS = ("close_close", "overnight", "open_close")
-NO_NEWS = build_news(headline_frame([]), link_frame([]), ("A",), DAYS, 5)
+NO_NEWS = build_news(headline_frame([]), link_frame([]), ("A",), DAYS, 5, 5)
 
 
 def panel(bars: pd.DataFrame, actions: pd.DataFrame | None = None, days: Sessions = DAYS, *more: str) -> Panel:

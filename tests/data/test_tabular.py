@@ -1,10 +1,13 @@
+import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from data.errors import InputError
-from data.tabular import parse_mapping, read_table
+from data.tabular import BATCH_ROWS, parse_mapping, read_batches, read_table, rebatch
 
 ALIASES = {"date": ("session",), "close": ("last_price",)}
 
@@ -99,6 +102,41 @@ def test_a_mapping_to_what_is_not_there_is_refused(tmp_path: Path) -> None:
         read(path, {"close": "shut"})
     with pytest.raises(InputError, match="closing: expected one of date, close, ticker"):
         read(path, {"closing": "close"})
+
+
+def test_json_lines_and_packed_text_are_read_whatever_their_name(tmp_path: Path) -> None:
+    lines = b'{"date": "2015-12-30", "close": 1.50}\n\n{"close": "2", "ticker": "NA", "date": null}\r\n'
+    for content in (lines, gzip.compress(lines), b"\xef\xbb\xbf" + lines):
+        path = tmp_path / "file.csv"
+        path.write_bytes(content)
+        frame = read(path)
+        assert frame["close"].tolist() == ["1.5", "2"]
+        assert frame.isna().to_numpy().tolist() == [[False, False, True], [True, False, False]]
+    packed = tmp_path / "file.gz"
+    packed.write_bytes(gzip.compress(b"date,close\n2015-12-30,1\n") + gzip.compress(b"2015-12-31,2\n"))
+    assert read(packed)["close"].tolist() == ["1", "2"]
+
+
+def test_a_large_file_comes_in_parts_and_only_the_columns_chosen(tmp_path: Path) -> None:
+    rows = BATCH_ROWS + 10
+    path = csv(tmp_path, "a,b,c\n" + "".join(f"{number},x,y\n" for number in range(rows)))
+    tables = list(read_batches(path, lambda names: {"ours": names[0]}))
+    assert [table.column_names for table in tables] == [["ours"]] * len(tables)
+    assert len(tables) == 2
+    assert pa.concat_tables(tables)["ours"].to_pylist() == [str(number) for number in range(rows)]
+
+
+def test_rebatch_takes_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.tabular.BATCH_ROWS", 4)
+    taken = []
+
+    def tables() -> Iterator[pa.Table]:
+        for number in range(5):
+            taken.append(number)
+            yield pa.table({"a" if number % 2 else "b": ["x", "y"]})
+
+    seen = [(table.num_rows, len(taken)) for table in rebatch(tables())]
+    assert seen == [(4, 2), (4, 4), (2, 5)]
 
 
 def test_parse_mapping() -> None:

@@ -16,7 +16,7 @@ LOOKBACK, NEWS_WINDOW, WIDTH = 12, 5, 4
 CPU = torch.device("cpu")
 
 
-def make_panel(headlines: int = 120) -> Panel:
+def make_panel(headlines: int = 160) -> Panel:
     rng = np.random.default_rng(0)
     closes = np.stack([walk(50, seed) for seed in range(3)])
     closes[rng.random(closes.shape) < 0.1] = np.nan
@@ -24,7 +24,7 @@ def make_panel(headlines: int = 120) -> Panel:
     stamps = DAYS.opens[0] + rng.integers(0, 70 * 24, headlines) * np.timedelta64(1, "h")
     rows = [(str(n), f"title {rng.integers(80)}", at) for n, at in enumerate(stamps)]
     links = [(str(n), str(rng.choice(TICKERS)), stamps[n]) for n in range(headlines) if rng.random() < 0.7]
-    news = build_news(headline_frame(rows), link_frame(links), TICKERS, DAYS, 3)
+    news = build_news(headline_frame(rows), link_frame(links), TICKERS, DAYS, 3, NEWS_WINDOW)
     return build_panel(TICKERS, DAYS, bars, action_frame(), news)
 
 
@@ -86,23 +86,28 @@ def test_targets_are_in_units_and_missing_where_they_did_not_happen(panel: Panel
     assert batch.target_B[rows.session == 49].isnan().all()
 
 
-def naive_news(panel: Panel, cells: Cells, row: int, session: int) -> list[tuple[int, int]]:
-    """(text, age) of each headline in the window, newest session first, newest of a session first."""
+Item = tuple[int, int, int]  # text, age, copies
+
+
+def naive_news(panel: Panel, cells: Cells, row: int, session: int) -> list[Item]:
+    """Each piece of news in the window, newest session first, newest of a session first."""
     found = []
     for then in range(session, max(session - NEWS_WINDOW, -1), -1):
-        texts = cells.text[cells.start[row + then] : cells.start[row + then + 1]]
-        found += [(int(text), session - then) for text in texts[::-1]]
+        entries = range(cells.start[row + then], cells.start[row + then + 1])
+        age = session - then
+        found += [(int(cells.text[entry]), age, int(cells.copies[entry, age])) for entry in entries[::-1]]
     return found
 
 
-def assert_news(panel: Panel, batch: NewsBatch, expected: list[list[tuple[int, int]]]) -> None:
+def assert_news(panel: Panel, batch: NewsBatch, expected: list[list[Item]]) -> None:
     vectors = scaled(embeddings(panel).astype(np.float32), scalers(panel)[1])
     assert batch.mask_BK.shape[1] == max(map(len, expected))
     for at, items in enumerate(expected):
         assert batch.mask_BK[at].sum() == len(items)
         assert batch.mask_BK[at, : len(items)].all()
-        assert batch.age_BK[at, : len(items)].tolist() == [age for _, age in items]
-        wanted = vectors[[text for text, _ in items]]
+        assert batch.age_BK[at, : len(items)].tolist() == [age for _, age, _ in items]
+        assert batch.copies_BK[at, : len(items)].tolist() == [copies for *_, copies in items]
+        wanted = vectors[[text for text, *_ in items]]
         np.testing.assert_allclose(batch.embedding_BKE[at, : len(items)].numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -111,7 +116,7 @@ def test_news_equals_a_loop_over_samples(panel: Panel) -> None:
     batch = windows(panel).gather(rows)
     own = [naive_news(panel, panel.news.own, t * 50, s) for t, s in zip(rows.ticker, rows.session, strict=True)]
     assert_news(panel, batch.news, own)
-    assert max(age for items in own for _, age in items) == NEWS_WINDOW - 1
+    assert max(age for items in own for _, age, _ in items) == NEWS_WINDOW - 1
 
 
 def test_market_news_is_gathered_once_a_session_and_equals_a_loop_over_samples(panel: Panel) -> None:
@@ -120,10 +125,11 @@ def test_market_news_is_gathered_once_a_session_and_equals_a_loop_over_samples(p
     assert batch.market_row_B.shape == (len(rows),)
     assert len(batch.market.mask_BK) == len(np.unique(rows.session)) == 4
     row = batch.market_row_B
-    whose = NewsBatch(batch.market.embedding_BKE[row], batch.market.mask_BK[row], batch.market.age_BK[row])
+    columns = (batch.market.embedding_BKE, batch.market.mask_BK, batch.market.age_BK, batch.market.copies_BK)
+    whose = NewsBatch(*(column[row] for column in columns))
     expected = [naive_news(panel, panel.news.market, 0, session) for session in rows.session]
     assert_news(panel, whose, expected)
-    assert max(age for items in expected for _, age in items) == NEWS_WINDOW - 1
+    assert max(age for items in expected for _, age, _ in items) == NEWS_WINDOW - 1
 
 
 def test_all_market_news_is_one_row_a_session(panel: Panel) -> None:

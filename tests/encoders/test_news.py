@@ -19,15 +19,17 @@ def news(seed: int = 0, counts: tuple[int, ...] = COUNTS) -> NewsBatch:
         embedding_BKE=torch.randn(B, K, E, generator=draw),
         mask_BK=torch.arange(K)[None] < torch.tensor(counts)[:, None],
         age_BK=torch.randint(0, AGES, (B, K), generator=draw),
+        copies_BK=torch.randint(1, 9, (B, K), generator=draw),
     )
 
 
 def take(batch: NewsBatch, rows: torch.Tensor) -> NewsBatch:
-    return NewsBatch(batch.embedding_BKE[rows], batch.mask_BK[rows], batch.age_BK[rows])
+    return NewsBatch(batch.embedding_BKE[rows], batch.mask_BK[rows], batch.age_BK[rows], batch.copies_BK[rows])
 
 
 def no_columns() -> NewsBatch:
-    return NewsBatch(torch.zeros(B, 0, E), torch.zeros(B, 0, dtype=torch.bool), torch.zeros(B, 0, dtype=torch.long))
+    nothing = torch.zeros(B, 0, dtype=torch.long)
+    return NewsBatch(torch.zeros(B, 0, E), nothing.bool(), nothing, nothing)
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ def test_padding_changes_nothing(encoder, garbage):
         clean,
         embedding_BKE=clean.embedding_BKE.masked_fill(~clean.mask_BK[..., None], garbage),
         age_BK=clean.age_BK.masked_fill(~clean.mask_BK, -999),
+        copies_BK=clean.copies_BK.masked_fill(~clean.mask_BK, -999),
     )
     assert torch.equal(encoder(clean).pooled_BD, encoder(dirty).pooled_BD)
     encoder(dirty).pooled_BD.sum().backward()
@@ -71,7 +74,8 @@ def test_padding_changes_nothing(encoder, garbage):
 
 def test_order_of_headlines_is_irrelevant(encoder):
     batch, order = news(), torch.tensor([2, 0, 3, 1])
-    shuffled = NewsBatch(batch.embedding_BKE[:, order], batch.mask_BK[:, order], batch.age_BK[:, order])
+    columns = (batch.embedding_BKE, batch.mask_BK, batch.age_BK, batch.copies_BK)
+    shuffled = NewsBatch(*(column[:, order] for column in columns))
     torch.testing.assert_close(encoder(shuffled).pooled_BD, encoder(batch).pooled_BD)
 
 

@@ -28,7 +28,10 @@ def headlines(seed: int, rows: int = B) -> NewsBatch:
     mask_BK = torch.rand(rows, K, generator=draw) < 0.6
     mask_BK[0] = False
     return NewsBatch(
-        torch.randn(rows, K, E, generator=draw), mask_BK, torch.randint(0, AGES, (rows, K), generator=draw)
+        torch.randn(rows, K, E, generator=draw),
+        mask_BK,
+        torch.randint(0, AGES, (rows, K), generator=draw),
+        torch.randint(1, 9, (rows, K), generator=draw),
     )
 
 
@@ -38,7 +41,7 @@ def market(seed: int) -> NewsBatch:
 
 def silence(rows: int) -> NewsBatch:
     mask_BK = torch.zeros(rows, 0, dtype=torch.bool)
-    return NewsBatch(torch.zeros(rows, 0, E), mask_BK, mask_BK.long())
+    return NewsBatch(torch.zeros(rows, 0, E), mask_BK, mask_BK.long(), mask_BK.long())
 
 
 def batch(seed: int = 0) -> Batch:
@@ -156,7 +159,7 @@ def test_the_markets_headlines_reach_the_samples_of_their_session_only(fusion):
 
 def test_a_market_row_a_session_forecasts_as_a_market_row_a_sample_would():
     forecaster, one = trained("lstm", "cross_attention"), batch()
-    parts = (one.market.embedding_BKE, one.market.mask_BK, one.market.age_BK)
+    parts = (one.market.embedding_BKE, one.market.mask_BK, one.market.age_BK, one.market.copies_BK)
     repeated = replace(one, market=NewsBatch(*(part[MARKET_ROW_B] for part in parts)), market_row_B=torch.arange(B))
     torch.testing.assert_close(location(forecaster, one), location(forecaster, repeated))
 

@@ -34,7 +34,7 @@ def template_keys(text: str) -> set[tuple[str, str]]:
     """(table, key) of each line that sets a key, commented out or not."""
     found, table = set(), ""
     for line in text.splitlines():
-        if header := re.match(r"\[(\w+)\]", line):
+        if header := re.match(r"(?:# )?\[+(?:\w+\.)?(\w+)\]+", line):
             table = header[1]
         elif key := re.match(r"(?:# )?(\w+) = ", line):
             found.add((table, key[1]))
