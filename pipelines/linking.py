@@ -11,9 +11,12 @@ from pipelines.workspace import Workspace
 
 
 def workspace_linker(workspace: Workspace) -> Linker:
-    """The linker over the workspace's alias files. Raises InputError where one cannot be read."""
+    """The linker over the workspace's alias files, later ones winning. Raises InputError where one cannot be read.
+
+    Where there are any, names that no registered name yields (Google, Exxon) are known beside them.
+    """
     tables = [AliasTable.read(workspace.folder / name) for name in workspace.config.news.aliases]
-    return Linker(AliasTable.merge(*tables))
+    return Linker(AliasTable.merge(AliasTable.known(), *tables) if tables else AliasTable.merge())
 
 
 def find_tickers(workspace: Workspace) -> FindTickers:
