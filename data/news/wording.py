@@ -86,7 +86,7 @@ def word_titles(titles: Iterable[str]) -> list[Wording]:
 
 
 def _word(title: str, meanings: _Meanings) -> Wording:
-    whole = normalise(title)
+    whole = _normal(title)
     whole = (whole if whole.isascii() else whole.translate(_TYPOGRAPHY)).casefold()
     text, cut = _uncut(whole) if ".." in whole else (whole, False)
     text = _spell(_bare(text))
@@ -94,10 +94,17 @@ def _word(title: str, meanings: _Meanings) -> Wording:
     plain, part = " ".join(tokens), tokens.pop() if cut and len(tokens) > 1 else ""
     means = list(map(meanings.__getitem__, tokens))
     words = _numbered(means)
-    last = _last_dash(text)
-    length = len(text[last:].translate(_SPACES).split()) if last > 0 and not cut else 0
+    last = 0 if cut else _last_dash(text)
+    length = len(text[last:].translate(_SPACES).split()) if last > 0 else 0
     tail = _tail(list(words), means, length) if 0 < length <= _TAIL else 0
     return Wording(tuple(words) or tuple(dict.fromkeys(tokens)) or (whole,), plain, tail, part)
+
+
+def _normal(title: str) -> str:
+    # Printable ASCII without a slash, so without a link, differs from its normal form in spaces alone: most titles.
+    if title.isascii() and title.isprintable() and "/" not in title:
+        return " ".join(title.split())
+    return normalise(title)
 
 
 def _tail(words: list[str], means: list[str], length: int) -> int:

@@ -9,6 +9,7 @@ import data.news.clusters as module
 from data.news.clusters import COMPARED, WINDOW, cluster
 from data.news.subsets import ONE_MAY_GO, TWO_MAY_GO, find_subsets
 from data.news.wording import word_titles
+from data.text import normalise
 
 START = np.datetime64("2024-03-04T12:00", "us")
 HOUR = np.timedelta64(1, "h")
@@ -331,6 +332,14 @@ def test_no_set_of_titles_makes_the_work_quadratic(titles: list[str], monkeypatc
 )
 def test_wording(title: str, words: tuple[str, ...]) -> None:
     assert word_titles([title])[0].words == words
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.lists(st.sampled_from(["http://x.y", "t.co/a", "/", " ", "\t", "\x7f", "a", "B", "-", "é", "\x1c"])).map("".join)
+)
+def test_titles_are_read_in_their_normal_form(title: str) -> None:
+    assert word_titles([title]) == word_titles([normalise(title)])
 
 
 def test_titles_that_would_be_slow_to_read_are_not() -> None:
