@@ -57,7 +57,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("id", pa.string()),
             ("ticker", pa.string()),
-            ("rule", pa.string()),  # which tier found it: dataset | feed | tag | cashtag | ric | bracket | symbol | alias
+            ("rule", pa.string()),  # dataset | feed | tag | cashtag | ric | bracket | symbol | alias
             ("confidence", pa.float64()),
             ("hindsight", pa.bool_()),  # found through an alias whose dates are unknown: today's knowledge
             *_STAMPS,
