@@ -49,9 +49,9 @@ def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Ite
     """
     rows = lake.current("headlines", as_of).sort_values(["available_at", "id"], ignore_index=True)
     links = lake.current("links", as_of).groupby("id")
-    linked = pd.DataFrame({name: links[column].agg(list) for name, column in LINK_COLUMNS.items()})
+    linked = {name: rows["id"].map(links[column].agg(list)) for name, column in LINK_COLUMNS.items()}
     first = cluster(rows["title"].tolist(), naive_utc(rows["available_at"]), rows["id"].tolist())
-    rows = rows.assign(cluster=rows["id"].to_numpy()[first]).join(linked, on="id")
+    rows = rows.assign(cluster=rows["id"].to_numpy()[first], **linked)
     columns = ["id", "version", "title", "summary", "source", "url", "published_at", "published_raw", "precision"]
     columns += ["first_seen_at", "available_at", "recorded_at", "origin", *LINK_COLUMNS, "cluster"]
     for record in _records(_newest(rows, limit)[columns]):
