@@ -61,7 +61,7 @@ def store_links(lake: Lake, recorded_at: np.datetime64, find: FindTickers) -> in
     links = lake.frame("links", ["id", "rule"])
     labelled = links.loc[links["rule"].isin(GIVEN), "id"]
     rows = lake.frame("headlines", ["id", "version", "title", "available_at"])
-    rows = rows[~rows["id"].isin(labelled)].sort_values(["id", "version"], ignore_index=True)
+    rows = rows[~_among(rows["id"], labelled)].sort_values(["id", "version"], ignore_index=True)
     rows["available_at"] = rows["available_at"].dt.tz_localize(None)
     found = _found(rows.assign(recorded_at=recorded_at, origin="backfill"), find)
     return lake.merge("links", _utc(found.drop_duplicates(["id", "ticker"], ignore_index=True)))
