@@ -125,7 +125,7 @@ def ingest(
     from pipelines.table import ingest_table
 
     if not news:
-        raise ConfigError("tapewire ingest: expected what to read, found nothing. Say --news.")
+        raise ConfigError("ingest: expected what to read, found nothing. Say --news.")
     result = ingest_news(_workspace(sets))
     _print(result.as_dict(), json, lambda: ingest_table(result))
     raise typer.Exit(result.exit_code)

@@ -106,8 +106,8 @@ def workspace_feeds(workspace: Workspace) -> tuple[Feed, ...]:
     configs = workspace.config.news.feeds
     if not configs:
         raise ConfigError(
-            f"{workspace.folder / 'tapewire.toml'}: expected feeds to read, found none. Add some, such as\n"
-            '[[news.feeds]]\nname = "yahoo"\n`tapewire feeds list` prints the known ones.'
+            f"{workspace.folder / 'tapewire.toml'}: expected feeds to read, found none. Add a table "
+            '[[news.feeds]] with name = "yahoo", say; `tapewire feeds list` prints the known ones.'
         )
     tickers: Sequence[str] = workspace.config.watchlist
     if not tickers and any(TICKER in config.url for config in configs):

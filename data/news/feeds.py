@@ -4,6 +4,7 @@ The catalogue `feeds.toml` holds addresses and quirks of well-known feeds. A use
 that stands there takes what it leaves out from there. Nothing here fetches.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class FeedConfig(Config):
     """
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    url: str = Field(max_length=2048, pattern=r"^https?://[^\s/@]+([/?]\S*)?$")
+    url: str = Field(max_length=2048)
     default_tz: str | None = None
     allow_private: bool = False
     tickers: tuple[str, ...] = ()
@@ -43,6 +44,13 @@ class FeedConfig(Config):
     def _from_catalogue(cls, given: Any) -> Any:
         known = catalogue().get(str(given.get("name"))) if isinstance(given, dict) else None
         return {**{key: value for key, value in known.items() if key != "about"}, **given} if known else given
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/@]+([/?]\S*)?", url):
+            raise ValueError("expected an address such as https://example.com/rss, http or https, without a password")
+        return url
 
     @field_validator("default_tz")
     @classmethod
