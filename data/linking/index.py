@@ -13,7 +13,7 @@ import numpy.typing as npt
 from data.linking.aliases import Alias, AliasTable
 from data.linking.lexicon import FAMED, NOT_COMPANIES, PHRASES, WORDS, Role
 from data.linking.names import Cut, forms, kind
-from data.linking.script import Script
+from data.linking.script import Flags, Script, characters
 from data.linking.spans import Lookup
 
 Ints = npt.NDArray[np.int64]
@@ -69,6 +69,11 @@ class Index:
         self._words = Lookup(_words(self.texts, roles))
         self._pairs = Lookup(_pairs(self.texts))
 
+    def numbers(self, tickers: Sequence[str], further: Mapping[str, int]) -> Ints:
+        """The place of each in `tickers`, or as `further` has it; 0 for those of neither."""
+        number = self.number
+        return np.array([number.get(each) or further.get(each, 0) for each in tickers], dtype=np.int64)
+
     def find(self, script: Script) -> tuple[Hits, Ints]:
         """Every key in every title, overlapping ones too; and the roles that each word has by itself.
 
@@ -83,20 +88,18 @@ class Index:
         change = np.bincount(first, minlength=words + 1) - np.bincount(
             np.minimum(first + reach[first], words), minlength=words + 1
         )
-        inside = np.concatenate([[False], np.cumsum(change[:words]) > 0, [False]])
-        edges = np.flatnonzero(inside[1:] != inside[:-1])
-        runs_begin, runs_end = begin[edges[::2]], end[edges[1::2] - 1]
-        return self._match(script, runs_begin, runs_end), known >> _FLAGS
+        return self._match(script, np.cumsum(change[:words]) > 0), known >> _FLAGS
 
-    def _match(self, script: Script, begin: Ints, end: Ints) -> Hits:
-        """The keys in the parts of the text from each `begin` to its `end`."""
-        parts = [script.search[here:there] for here, there in zip(begin.tolist(), end.tolist(), strict=True)]
-        text = " " + " \n ".join(parts) + " "
+    def _match(self, script: Script, inside: Flags) -> Hits:
+        """The keys in the words `inside`. Between two runs of them stand two spaces, which no key has."""
+        edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+        begin, end = script.word_begin[edges[::2]] - 1, script.word_end[edges[1::2] - 1] + 1
+        before = np.cumsum(end - begin) - (end - begin)
+        places = np.repeat(begin - before, end - begin) + np.arange((end - begin).sum())
+        text = characters(script.letters[places])
         flat = np.fromiter(chain.from_iterable(self._automaton.iter(text)), dtype=np.int64)
-        key, place = flat[1::2], flat[::2] - 1
-        starts = 1 + np.concatenate([[0], np.cumsum(end - begin + 3)])
-        part = np.searchsorted(starts, place, side="right") - 1
-        last = np.searchsorted(script.word_begin, begin[part] + place - starts[part], side="right") - 1
+        key, end = flat[1::2], places[flat[::2]]
+        last = np.searchsorted(script.word_begin, end, side="right") - 1
         return Hits(key, last - self.words[key] + 1, last)
 
 

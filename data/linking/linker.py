@@ -18,7 +18,7 @@ from data.linking.evidence import CONFIDENT, SIGNS
 from data.linking.index import Index
 from data.linking.mentions import BLOCKED, INSIDE, LIVE, LOWER, NOT_THEN, SEVERAL, SPELT, Mentions, find
 from data.linking.script import Script
-from data.linking.symbols import Symbol, Symbols
+from data.linking.symbols import Spelt, Symbols
 
 Ints = npt.NDArray[np.int64]
 _CUTS = ("the name", "the name without its trade")
@@ -79,13 +79,13 @@ class Linker:
         found = _Found.of(self._index, script, mentions, symbols)
         accepted = np.zeros(len(found.row), dtype=bool)
         accepted[found.chosen(least)] = True
-        why = [_why(self._index, mentions, place) for place in range(len(mentions))] + [each.why for each in symbols]
+        why = [_why(self._index, mentions, place) for place in range(len(mentions))] + [*symbols.why]
         columns = found.columns(np.arange(len(found.row)), 0)
         rows = zip(*(columns[name].tolist() for name in COLUMNS[1:]), why, accepted.tolist(), strict=True)
         links = [Link(*row) for row in rows]
         return sorted(links, key=lambda link: (link.start, link.end, link.ticker, link.rule))
 
-    def _read(self, titles: Sequence[str], at: npt.NDArray[np.datetime64]) -> tuple[Script, Mentions, list[Symbol]]:
+    def _read(self, titles: Sequence[str], at: npt.NDArray[np.datetime64]) -> tuple[Script, Mentions, Spelt]:
         script = Script.of(titles)
         symbols = self._symbols.find(script)
         return script, find(self._index, script, np.asarray(at, dtype="datetime64[us]"), symbols), symbols
@@ -105,22 +105,22 @@ class _Found:
     end: Ints
 
     @staticmethod
-    def of(index: Index, script: Script, mentions: Mentions, symbols: list[Symbol]) -> "_Found":
+    def of(index: Index, script: Script, mentions: Mentions, symbols: Spelt) -> "_Found":
         """Places are those in each title."""
-        unknown = sorted({each.ticker for each in symbols if each.ticker not in index.number})
+        unknown = sorted(set(symbols.ticker) - index.number.keys())
         fresh = {ticker: len(index.tickers) + place for place, ticker in enumerate(unknown)}
-        spelt = [fresh.get(each.ticker) or index.number[each.ticker] for each in symbols]
-        row = _both(script.word_row[mentions.first], [each.row for each in symbols])
-        begin = _both(script.place[script.word_begin[mentions.first]], [each.start for each in symbols])
-        end = _both(script.place[script.word_end[mentions.last] - 1] + 1, [each.end for each in symbols])
+        spelt = index.numbers(symbols.ticker, fresh)
+        row = np.append(script.word_row[mentions.first], symbols.row)
+        begin = np.append(script.place[script.word_begin[mentions.first]], symbols.start)
+        end = np.append(script.place[script.word_end[mentions.last] - 1] + 1, symbols.end)
         starts = script.starts[row]
         return _Found(
             tickers=np.append(index.tickers, np.array(unknown, dtype=object)),
             row=row,
-            ticker=_both(index.ticker[mentions.meaning], spelt),
-            rule=np.array(["alias"] * len(mentions) + [each.rule for each in symbols], dtype=object),
-            confidence=_both(mentions.confidence, [each.confidence for each in symbols]),
-            hindsight=_both(index.hindsight[mentions.meaning], [False] * len(symbols)),
+            ticker=np.append(index.ticker[mentions.meaning], spelt),
+            rule=np.append(np.full(len(mentions), "alias", dtype=object), symbols.rule),
+            confidence=np.append(mentions.confidence, symbols.confidence),
+            hindsight=np.append(index.hindsight[mentions.meaning], np.zeros(len(symbols), dtype=bool)),
             start=begin - starts,
             end=end - starts,
         )
@@ -150,10 +150,6 @@ class _Found:
 def _frame(columns: dict[str, npt.NDArray[Any]]) -> pd.DataFrame:
     text = {name: pd.array(columns[name], dtype="str") for name in ("ticker", "rule")}
     return pd.DataFrame({**columns, **text})
-
-
-def _both(names: npt.NDArray[Any], symbols: list[Any]) -> npt.NDArray[Any]:
-    return np.concatenate([names, np.array(symbols, dtype=names.dtype)])
 
 
 def _naive(at: datetime | np.datetime64) -> np.datetime64:

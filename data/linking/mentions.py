@@ -4,7 +4,6 @@ From all matches of the index to spans that do not overlap: dates, capitals, the
 left is weighed by the words around it (`data/linking/evidence.py`). Vectorised over all titles.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from data.linking.index import Hits, Index
 from data.linking.lexicon import Role
 from data.linking.names import Kind
 from data.linking.script import Script
-from data.linking.symbols import Symbol
+from data.linking.symbols import Spelt
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -44,7 +43,7 @@ class Mentions:
         return len(self.key)
 
 
-def find(index: Index, script: Script, at: Instants, symbols: Sequence[Symbol]) -> Mentions:
+def find(index: Index, script: Script, at: Instants, symbols: Spelt) -> Mentions:
     """All mentions in reading order, those passed over included."""
     hits, roles = index.find(script)
     roles = _phrase_roles(index, hits, roles)
@@ -115,12 +114,12 @@ def _capitals_fit(index: Index, script: Script, hits: Hits) -> Flags:
     return fits
 
 
-def _spelt_out(script: Script, hits: Hits, symbols: Sequence[Symbol]) -> Flags:
+def _spelt_out(script: Script, hits: Hits, symbols: Spelt) -> Flags:
     """Names whose first letter is within a symbol that was read as such: no name there."""
-    taken = sorted((symbol.start, symbol.end) for symbol in symbols if symbol.rule != "symbol")
-    if not taken:
+    sure = symbols.rule != "symbol"
+    start, end = symbols.start[sure], symbols.end[sure]
+    if not len(start):
         return np.zeros(len(hits.key), dtype=bool)
-    start, end = np.array(taken).T
     begin = script.place[script.word_begin[hits.first]]
     before = np.searchsorted(start, begin, side="right") - 1
     found: Flags = (before >= 0) & (begin < end[before])
@@ -143,7 +142,7 @@ def _longest(first: Ints, last: Ints) -> Flags:
     return kept
 
 
-def _signs(index: Index, script: Script, hits: Hits, meaning: Ints, roles: Ints, symbols: Sequence[Symbol]) -> Flags:
+def _signs(index: Index, script: Script, hits: Hits, meaning: Ints, roles: Ints, symbols: Spelt) -> Flags:
     """What speaks for and against each live name: [names, SIGNS]."""
     row = script.word_row[hits.first]
     begin = script.place[script.word_begin[hits.first]]
@@ -282,26 +281,22 @@ class _Around:
         return found
 
 
-def _tickers(
-    index: Index, script: Script, hits: Hits, meaning: Ints, roles: Ints, symbols: Sequence[Symbol]
-) -> dict[str, Flags]:
+def _tickers(index: Index, script: Script, hits: Hits, meaning: Ints, roles: Ints, symbols: Spelt) -> dict[str, Flags]:
     """Whether the title spells out the name's own ticker, or gives it another one in the brackets that follow."""
     row = script.word_row[hits.first]
-    number, width = index.number, len(index.tickers)
-    given = [each for each in symbols if each.confidence > 0 and each.ticker in number]
-    spelt = [each.row * width + number[each.ticker] for each in given]
-    own = np.isin(row * width + index.ticker[meaning], np.array(spelt, dtype=np.int64))
+    width = len(index.tickers)
+    ticker = index.numbers(symbols.ticker, {})
+    given = (symbols.confidence > 0) & (ticker > 0)
+    own = np.isin(row * width + index.ticker[meaning], symbols.row[given] * width + ticker[given])
     follows = np.isin(hits.last, _bracketed(script, roles, symbols))
     return {"ticker": own, "other_ticker": follows & ~own}
 
 
-def _bracketed(script: Script, roles: Ints, symbols: Sequence[Symbol]) -> Ints:
+def _bracketed(script: Script, roles: Ints, symbols: Spelt) -> Ints:
     """Words with symbols in brackets right after them, or after a suffix that follows them."""
-    opened = [(symbol.opening, symbol.row) for symbol in symbols if symbol.opening >= 0 and symbol.confidence > 0]
-    if not opened:
-        return np.zeros(0, dtype=np.int64)
-    opening, row = np.array(opened).T
-    word = np.searchsorted(script.place[script.word_end - 1], opening) - 1
+    opened = (symbols.opening >= 0) & (symbols.confidence > 0)
+    opening, row = symbols.opening[opened], symbols.row[opened]
+    word = script.word_before(opening)
     found = []
     for _ in range(3):
         inside = (word >= 0) & (script.word_row[word] == row)

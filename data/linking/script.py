@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from data.linking.spans import Spans
+from data.linking.spans import Hashes, Spans
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -37,7 +37,7 @@ def _plain_table() -> Letters:
 
 _PLAIN = _plain_table()
 _ASCII = {code: int(_PLAIN[code]) for code in range(128)}
-_LOWER = np.array([chr(code).islower() for code in range(0x2000)])
+_LOWER = np.array([*(chr(code).islower() for code in range(0x2000)), False])  # the last stands for all beyond
 
 
 def _codes(text: str) -> Codes:
@@ -49,7 +49,8 @@ def _letters(codes: Codes) -> Letters:
     return _PLAIN[codes] if codes.max(initial=0) < len(_PLAIN) else _PLAIN[np.minimum(codes, len(_PLAIN) - 1)]
 
 
-def _text(letters: Letters) -> str:
+def characters(letters: Letters) -> str:
+    """The text of plain characters."""
     return letters.astype("<u2").tobytes().decode("utf-16-le")
 
 
@@ -57,7 +58,7 @@ def plain(text: str) -> str:
     """Lower case, accents off, all but letters, digits and "&" a space: as long as `text`."""
     if text.isascii():
         return text.translate(_ASCII)
-    return _text(_letters(_codes(text)))
+    return characters(_letters(_codes(text)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Script:
     starts: Ints  # of each title, in `joined`
     lengths: Ints
     search: str
+    letters: Letters  # of `search`
     place: Ints
     word_begin: Ints
     word_end: Ints
@@ -101,7 +103,8 @@ class Script:
             codes=codes,
             starts=starts,
             lengths=lengths,
-            search=_text(kept),
+            search=characters(kept),
+            letters=kept,
             place=place,
             word_begin=begin,
             word_end=end,
@@ -109,21 +112,35 @@ class Script:
             spans=Spans(kept),
         )
 
-    def word(self, number: int) -> str:
-        """One word, plain."""
-        return self.search[self.word_begin[number] : self.word_end[number]]
+    def word_hashes(self, word: Ints) -> Hashes:
+        """One of each of these plain words."""
+        return self.spans.hashes(self.word_begin[word], self.word_end[word])
+
+    def word_before(self, place: Ints) -> Ints:
+        """The last word that ends before each place of `joined`, in whatever title; -1 for none."""
+        return np.searchsorted(self._last_letter, place) - 1
+
+    @cached_property
+    def _last_letter(self) -> Ints:
+        """Where in `joined` each word's last letter stands."""
+        return self.place[self.word_end - 1]
+
+    def word_after(self, number: int) -> str:
+        """The plain word after that one in its title; "" at the title's end."""
+        here = self.word_end[number] + 1
+        return self.search[here : self.search.find(" ", here)] if self.search[here : here + 1] > " " else ""
 
     @cached_property
     def capital(self) -> Flags:
         """Which words do not begin with a lower-case letter."""
-        found: Flags = ~_is(_LOWER, self.codes[self.place[self.word_begin]])
+        found: Flags = ~_lower(self.codes[self.place[self.word_begin]])
         return found
 
     @cached_property
     def _lower_before(self) -> npt.NDArray[np.int32]:
         """Lower-case letters of `joined` before each place."""
         counts = np.zeros(len(self.codes) + 1, dtype=np.int32)
-        np.cumsum(_is(_LOWER, self.codes), dtype=np.int32, out=counts[1:])
+        np.cumsum(_lower(self.codes), dtype=np.int32, out=counts[1:])
         return counts
 
     def loud(self, word: Ints) -> Flags:
@@ -169,6 +186,7 @@ class Script:
         return self.among(place, _APOSTROPHES)
 
 
-def _is(table: Flags, codes: Codes) -> Flags:
-    found: Flags = (codes < len(table)) & table[np.minimum(codes, len(table) - 1)]
+def _lower(codes: Codes) -> Flags:
+    """Which are lower-case letters."""
+    found: Flags = _LOWER.take(codes, mode="clip")
     return found

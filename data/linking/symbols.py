@@ -6,10 +6,13 @@ three letters is never read as one. What other markets trade is recognised and l
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from data.linking.lexicon import (
     ABBREVIATIONS,
@@ -38,11 +41,11 @@ _BRACKET = re.compile(rf"\(\s*({_ONE}(?:\s*,\s*{_ONE})*)\s*\)")
 _DOT = re.compile(r"(?<![A-Za-z0-9.$&])([A-Z]{1,5})([a-z]?)\.(OQ|OB|PK|[A-Z]{1,2})(?![A-Za-z0-9]|\.[A-Za-z])")
 _FAR = 200  # characters: a tag is not longer, however long the title
 _EXCHANGES = US | ELSEWHERE
+_MARKETS = Lookup(dict.fromkeys(_EXCHANGES | BOARDS, 1))
 _ACTS = frozenset(WORDS[Role.VERB]) - {"is", "has", "to", "will", "may", "faces"}  # hardly an abbreviation's
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """A symbol at [start, end) of the joined text. Confidence 0 is one that is no link, and `why` says why.
 
     `opening` is where its bracket opens, -1 outside one: a name just before it is the name of it.
@@ -58,6 +61,40 @@ class Symbol:
     opening: int = -1
 
 
+@dataclass(frozen=True)
+class Spelt:
+    """Symbols in columns, by `start`; see `Symbol`."""
+
+    row: Ints
+    ticker: tuple[str, ...]
+    rule: npt.NDArray[np.object_]
+    confidence: npt.NDArray[np.float64]
+    start: Ints
+    end: Ints
+    why: tuple[str, ...]
+    opening: Ints
+
+    def __len__(self) -> int:
+        return len(self.ticker)
+
+    @staticmethod
+    def of(symbols: Iterable[Symbol]) -> "Spelt":
+        """No symbols give columns without rows."""
+        rows = sorted(symbols, key=attrgetter("start"))
+        columns: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else [()] * len(Symbol._fields)
+        row, ticker, rule, confidence, start, end, why, opening = columns
+        return Spelt(
+            row=np.array(row, dtype=np.int64),
+            ticker=ticker,
+            rule=np.array(rule, dtype=object),
+            confidence=np.array(confidence, dtype=np.float64),
+            start=np.array(start, dtype=np.int64),
+            end=np.array(end, dtype=np.int64),
+            why=why,
+            opening=np.array(opening, dtype=np.int64),
+        )
+
+
 class Symbols:
     """Reads symbols off a script. `known` are the alias table's tickers: they settle spelling and doubt."""
 
@@ -66,13 +103,14 @@ class Symbols:
         lone = (ticker.lower() for ticker in known if 4 <= len(ticker) <= 5 and ticker.isalpha())
         self._lone = Lookup({word: 1 for word in lone if not is_common(word)})
 
-    def find(self, script: Script) -> list[Symbol]:
-        """Every symbol of every title, in no particular order; a place is read by one rule only."""
+    def find(self, script: Script) -> Spelt:
+        """Every symbol of every title; a place is read by one rule only."""
         found = [*self._tags(script), *self._cashtags(script), *self._dotted(script)]
         taken = {symbol.start for symbol in found}
         found += [symbol for symbol in self._brackets(script) if symbol.start not in taken]
         taken |= {symbol.start for symbol in found}
-        return found + [symbol for symbol in self._bare(script) if symbol.start not in taken]
+        found += [symbol for symbol in self._bare(script) if symbol.start not in taken]
+        return Spelt.of(found)
 
     def spell(self, symbol: str) -> str:
         """As the alias table spells it; a share class it does not know has a hyphen, as SEC writes it."""
@@ -84,7 +122,11 @@ class Symbols:
 
     def _tags(self, script: Script) -> Iterator[Symbol]:
         text = script.joined
-        for row, start, end, colon in _places(script, ":"):
+        colons = _places(script, ":")
+        before = script.word_before(colons)
+        colons, before = colons[before >= 0], before[before >= 0]
+        colons = colons[_MARKETS.find(script.word_hashes(before)) > 0]
+        for row, start, end, colon in _titles(script, colons):
             start, end = max(start, colon - _FAR), min(end, colon + _FAR)
             market = _market(text, start, colon)
             if not market:
@@ -107,7 +149,7 @@ class Symbols:
                     yield Symbol(row, symbol, "tag", 0.0, *one[1:], why)
 
     def _cashtags(self, script: Script) -> Iterator[Symbol]:
-        for row, start, _, dollar in _places(script, "$"):
+        for row, start, _, dollar in _titles(script, _places(script, "$")):
             one = _CASH.match(script.joined, dollar)
             if not one or (dollar > start and script.joined[dollar - 1].isalnum()):
                 continue
@@ -121,7 +163,7 @@ class Symbols:
 
     def _dotted(self, script: Script) -> Iterator[Symbol]:
         text = script.joined
-        for row, start, end, dot in _places(script, "."):
+        for row, start, end, dot in _titles(script, _places(script, ".")):
             one = _DOT.search(text, max(start, dot - 7), min(end, dot + 4))
             if not one or not one.start() < dot < one.end():
                 continue
@@ -142,11 +184,11 @@ class Symbols:
                 yield Symbol(row, letters, "ric", 0.0, *one.span(), f".{suffix} is not a US exchange")
 
     def _brackets(self, script: Script) -> Iterator[Symbol]:
-        for row, start, _, opening in _places(script, "("):
+        for row, start, _, opening in _titles(script, _places(script, "(")):
             one = _BRACKET.match(script.joined, opening)
             if not one:
                 continue
-            listed = list(_listed(script.joined, opening + 1, one.end() - 1, False))
+            listed = [(each[0], *each.span()) for each in _SYMBOL.finditer(script.joined, *one.span(1))]
             named = len(listed) > 1 or script.joined[max(start, opening - 4) : opening].rstrip()[-1:].isalnum()
             for text, *span in listed:
                 symbol, known = self.spell(text), self._knows(text)
@@ -169,7 +211,7 @@ class Symbols:
         titles = Counter(symbol.row for symbol in found)
         for symbol in found:
             if titles[symbol.row] > 1:
-                yield replace(symbol, confidence=BARE_LIST, why=f"{symbol.why}, among others")
+                yield symbol._replace(confidence=BARE_LIST, why=f"{symbol.why}, among others")
             else:
                 yield symbol
 
@@ -178,18 +220,19 @@ class Symbols:
         words = np.flatnonzero((length >= 4) & (length <= 5))
         words = words[script.capital[words]]
         words = words[script.loud(words)]
-        hashes = script.spans.hashes(script.word_begin[words], script.word_end[words])
-        words = words[self._lone.find(hashes) > 0]
-        for word in words[~script.shouted[script.word_row[words]]].tolist():
-            begin, end = script.place[script.word_begin[word]], script.place[script.word_end[word] - 1] + 1
+        words = words[self._lone.find(script.word_hashes(words)) > 0]
+        words = words[~script.shouted[script.word_row[words]]]
+        rows = script.word_row[words].tolist()
+        begins = script.place[script.word_begin[words]].tolist()
+        ends = (script.place[script.word_end[words] - 1] + 1).tolist()
+        for word, row, begin, end in zip(words.tolist(), rows, begins, ends, strict=True):
             text = script.joined[begin:end]
             alone = script.joined[begin - 1] not in "-.$&/" and script.joined[end] not in "-&/"
             if text in self._spelling and alone:
                 why = f"{text} is a symbol of the alias table, in capitals"
-                follows = word + 1 < len(script.word_row) and script.word_row[word + 1] == script.word_row[word]
-                acts = follows and script.word(word + 1) in _ACTS
+                acts = script.word_after(word) in _ACTS
                 confidence, why = (BARE_SUBJECT, f"{why}, and acts as a company") if acts else (BARE, why)
-                yield Symbol(int(script.word_row[word]), text, "symbol", confidence, int(begin), int(end), why)
+                yield Symbol(row, text, "symbol", confidence, begin, end, why)
 
 
 def _hyphen(symbol: str) -> str:
@@ -212,14 +255,20 @@ def _market(text: str, start: int, colon: int) -> str:
         begin = before
 
 
-def _places(script: Script, mark: str) -> Iterator[tuple[int, int, int, int]]:
-    """Row, the title's start and end, and place of each `mark` that a symbol may stand beside."""
+def _places(script: Script, mark: str) -> Ints:
+    """Where in the joined text a `mark` stands that a symbol may stand beside."""
     places = np.flatnonzero(script.codes == ord(mark))
     after = places + 1 + (script.codes[np.minimum(places + 1, len(script.codes) - 1)] == ord(" "))
-    places = places[_may_begin(script, after if mark == ":" else places + 1, mark)]
+    return places[_may_begin(script, after if mark == ":" else places + 1, mark)]
+
+
+def _titles(script: Script, places: Ints) -> Iterator[tuple[int, int, int, int]]:
+    """Of each place: its title's number, start and end, and the place."""
     rows = np.searchsorted(script.starts, places, side="right") - 1
-    ends = script.starts[rows] + script.lengths[rows]
-    yield from zip(rows.tolist(), script.starts[rows].tolist(), ends.tolist(), places.tolist(), strict=True)
+    starts = script.starts[rows]
+    yield from zip(
+        rows.tolist(), starts.tolist(), (starts + script.lengths[rows]).tolist(), places.tolist(), strict=True
+    )
 
 
 def _may_begin(script: Script, place: Ints, mark: str) -> Flags:

@@ -100,6 +100,7 @@ HEADLINES = [
     ("Alcoa (AA) beats", "AA alias"),
     ("Alcoa Inc. (AA) beats", "AA alias"),
     ("Losers (TGT, MSFT, AA)", "TGT bracket, MSFT bracket, AA bracket"),
+    ("Losers (TGT ,MSFT, AA )", "TGT bracket, MSFT bracket, AA bracket"),
     ("New boss (CEO) at the bank", ""),
     # the headline's own ticker goes before what the name means today
     ("Alcoa (ARNC) splits in two", ""),
