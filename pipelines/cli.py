@@ -160,12 +160,12 @@ def explain_link_command(
     json: Json = False,
 ) -> None:
     """Show which rule links a headline to which ticker, and why the others do not."""
+    from pipelines.instants import parse_instant
     from pipelines.linking import explain
-    from pipelines.listing import parse_instant
     from pipelines.table import lines
 
     workspace = _workspace(sets)
-    found = explain(workspace, headline, parse_instant(at, workspace.config))
+    found = explain(workspace, headline, parse_instant(at, workspace.config, "--at"))
     columns = ("ticker", "linked", "confidence", "rule", "text", "why")
     _print({"links": found}, json, lambda: lines(found, columns) if found else "No ticker was found in it.")
 
@@ -173,7 +173,7 @@ def explain_link_command(
 @linking.command("update")
 def update_links_command(sets: Sets = None, json: Json = False) -> None:
     """Link the headlines in the lake that no feed or file labelled, with today's alias files."""
-    from pipelines.imports import utc_now
+    from pipelines.instants import utc_now
     from pipelines.linking import relink
 
     workspace = _workspace(sets)
@@ -230,8 +230,7 @@ def score(
 ) -> None:
     """Forecast every ticker for the session after a decision."""
     from pipelines.bundle import load_bundle
-    from pipelines.imports import utc_now
-    from pipelines.listing import parse_session
+    from pipelines.instants import parse_session, utc_now
     from pipelines.score import score as job
     from pipelines.table import forecast_table
 
@@ -247,9 +246,10 @@ def score(
 def headlines(as_of: AsOf = None, limit: Limit = None, sets: Sets = None, json: Json = False) -> None:
     """List the headlines in the lake."""
     from pipelines import listing
+    from pipelines.instants import parse_instant
 
     workspace = _workspace(sets)
-    instant = listing.parse_instant(as_of, workspace.config)
+    instant = parse_instant(as_of, workspace.config)
     _print_lines(listing.headlines(workspace.lake, instant, limit), json, ("available_at", "tickers", "title"))
 
 
@@ -257,9 +257,10 @@ def headlines(as_of: AsOf = None, limit: Limit = None, sets: Sets = None, json: 
 def bars(ticker: str, as_of: AsOf = None, limit: Limit = None, sets: Sets = None, json: Json = False) -> None:
     """List the bars of one ticker in the lake."""
     from pipelines import listing
+    from pipelines.instants import parse_instant
 
     workspace = _workspace(sets)
-    instant = listing.parse_instant(as_of, workspace.config)
+    instant = parse_instant(as_of, workspace.config)
     columns = ("session", "open", "high", "low", "close", "volume", "available_at")
     _print_lines(listing.bars(workspace.lake, ticker.upper(), instant, limit), json, columns)
 

@@ -15,7 +15,8 @@ from pipelines.config import TapewireConfig, parse_config, to_toml
 from pipelines.dataset import load_panel
 from pipelines.embed import embed
 from pipelines.fitting import keep
-from pipelines.imports import import_headlines, import_prices, utc_now
+from pipelines.imports import import_headlines, import_prices
+from pipelines.instants import utc_now
 from pipelines.metrics import rank_ic
 from pipelines.score import score
 from pipelines.template import FILE

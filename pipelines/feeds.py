@@ -9,8 +9,8 @@ import pandas as pd
 from data.news.feeds import catalogue
 from data.news.store import FindTickers
 from data.news.wire import live_rows
-from pipelines.imports import utc_now
-from pipelines.ingest import FED, Clock, FeedRead, exit_code, read_feeds, workspace_feeds
+from pipelines.ingest import FED, FeedRead, exit_code, read_feeds, workspace_feeds
+from pipelines.instants import Now, utc_now
 from pipelines.linking import find_tickers
 from pipelines.workspace import Workspace
 
@@ -50,7 +50,7 @@ class Checked:
         return {"feeds": [health.as_dict() for health in self.feeds]}
 
 
-def check_feeds(workspace: Workspace, clock: Clock = utc_now) -> Checked:
+def check_feeds(workspace: Workspace, clock: Now = utc_now) -> Checked:
     """Fetch every configured feed once, whatever earlier runs left. Raises ConfigError where there is none."""
     feeds, find = workspace_feeds(workspace), find_tickers(workspace)
     reads = asyncio.run(read_feeds(feeds, {}, workspace.config.news.fetch, clock()))

@@ -4,7 +4,7 @@ A dataset that is streamed (`hf:...`) is checked and stored batch by batch, and 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from data.news.files import Batch, HeadlineFile, Terms, open_spool, read_headlin
 from data.news.store import FindTickers, Stored, store_backfill
 from data.prices.files import PRICES, Basis, read_prices
 from data.prices.store import refuse_other_basis, store_prices
+from pipelines.instants import Now, utc_now
 from pipelines.workspace import replace_file
 
 
@@ -184,7 +185,7 @@ class _Stream:
             refuse_untrusted(first[0][0], text)
         return cls(text, corpus.preset, start, mark, chain(first, batches))
 
-    def store(self, lake: Lake, clock: Callable[[], np.datetime64], find: FindTickers) -> Iterator[Stored]:
+    def store(self, lake: Lake, clock: Now, find: FindTickers) -> Iterator[Stored]:
         """Store batch after batch; after each the position is kept, and at the end forgotten."""
         for batch, position in self.batches:
             rows = usable_rows(batch, lake, self.start.since, self.quarantine)
@@ -214,11 +215,6 @@ def parse_lag(text: str) -> np.timedelta64:
     if np.isnat(lag) or lag < np.timedelta64(0):
         raise InputError(f"--lag {text}: expected a span of time such as 90s, 15min or 1h, not below zero.")
     return np.timedelta64(lag)
-
-
-def utc_now() -> np.datetime64:
-    """The present, UTC, to the microsecond."""
-    return np.datetime64(pd.Timestamp.now("UTC").tz_localize(None), "us")
 
 
 def _skipped(quarantines: Sequence[Quarantine]) -> dict[str, int]:

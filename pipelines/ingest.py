@@ -6,7 +6,7 @@ items, so that nothing is skipped that was never stored.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,12 +21,11 @@ from data.news.fetch import FetchConfig, Fetcher, Request, Response
 from data.news.parse import Document, ParserPool
 from data.news.store import Stored, store_live
 from data.news.wire import live_rows
-from pipelines.imports import utc_now
+from pipelines.instants import Now, utc_now
 from pipelines.linking import find_tickers
 from pipelines.workspace import Workspace
 
 Outcome = Literal["fed", "unchanged", "suspect", "limited", "gone", "failed"]
-Clock = Callable[[], np.datetime64]
 FED: tuple[Outcome, ...] = ("fed", "unchanged")
 
 
@@ -84,7 +83,7 @@ def exit_code(feeds: Sequence[FeedRead]) -> int:
     return 0 if fed == len(feeds) else 3 if fed else 4
 
 
-def ingest_news(workspace: Workspace, clock: Clock = utc_now) -> Ingested:
+def ingest_news(workspace: Workspace, clock: Now = utc_now) -> Ingested:
     """Read every configured feed once and store what is new, as first seen when all had been read.
 
     Raises ConfigError where no feed is configured, LockedError where another run is at it.

@@ -6,7 +6,7 @@ import numpy as np
 
 from data.linking import AliasTable, Linker
 from data.news.store import FindTickers, store_links
-from pipelines.imports import utc_now
+from pipelines.instants import utc_now
 from pipelines.workspace import Workspace
 
 

@@ -6,38 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.calendar import sessions
-from data.errors import ConfigError, LakeError
+from data.errors import LakeError
 from data.lake import Lake
 from data.news.clusters import cluster
 from data.packing import naive_utc
-from pipelines.config import TapewireConfig
-from pipelines.dataset import session_of
 
 Record = dict[str, Any]  # one row, JSON-ready
 LINK_COLUMNS = {"tickers": "ticker", "link_rule": "rule", "confidence": "confidence"}  # ours -> the lake's
-
-
-def parse_session(text: str) -> np.datetime64:
-    """A session label from the command line: YYYY-MM-DD. Raises ConfigError."""
-    date = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
-    if not isinstance(date, pd.Timestamp):
-        raise ConfigError(f"--as-of {text}: expected a date such as 2015-12-30.")
-    return np.datetime64(date, "D")
-
-
-def parse_instant(text: str | None, config: TapewireConfig) -> np.datetime64 | None:
-    """An instant from the command line: ISO 8601, UTC where it has no offset; a date means the decision after it."""
-    if text is None:
-        return None
-    if len(text) == len("2015-12-30"):
-        exchange = sessions(config.calendar, config.decision)
-        decision_at: np.datetime64 = exchange.decision_at[session_of(exchange, parse_session(text))]
-        return decision_at
-    stamp = pd.to_datetime(text, errors="coerce", utc=True)
-    if not isinstance(stamp, pd.Timestamp):
-        raise ConfigError(f"--as-of {text}: expected an instant such as 2015-12-30T21:00:00Z, or a date.")
-    return np.datetime64(stamp.tz_localize(None), "us")
 
 
 def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:

@@ -67,3 +67,9 @@ def test_a_missing_alias_file_is_named(imported, tapewire):
     ran = tapewire(imported, "link", "update", "--set", 'news.aliases=["nowhere.csv"]')
     assert ran.code == 2
     assert "nowhere.csv" in ran.err
+
+
+def test_a_wrong_time_is_refused_by_the_option_it_was_given_to(imported, tapewire):
+    ran = tapewire(imported, "link", "explain", "Apple shares fall", "--at", "yesterday-ish")
+    assert ran.code == 2
+    assert "--at yesterday-ish: expected an instant" in ran.err
