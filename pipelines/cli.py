@@ -40,11 +40,18 @@ Files = Annotated[list[Path], typer.Argument(help="CSV or Parquet files.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", metavar="WHEN", help="Instant with offset, or a session's date.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="The newest so many only.")]
 
+# What torch and its OpenMP read when they are loaded; a user's own settings win. Figures in docs/performance.md.
+RUNTIME = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve whoever shares the cores,
+    "GOMP_SPINCOUNT": "10000",  # but a few microseconds of it spare most sleeps
+    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages: a batch's tensors cost 15 times fewer page faults
+}
+
 
 def main() -> None:
     """Run the command line; a user's mistake is one paragraph on stderr and exit code 2."""
-    # Threads that spin while they wait make small models many times slower when the cores have other work too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in RUNTIME.items():
+        os.environ.setdefault(name, value)
     try:
         app(standalone_mode=True)
     except TapewireError as error:
