@@ -144,11 +144,14 @@ def newest(rows: pd.DataFrame, table: str) -> pd.DataFrame:
     return ordered.drop_duplicates(keys, keep="last", ignore_index=True)
 
 
-def revisions(current: pd.DataFrame, incoming: pd.DataFrame, table: str, values: list[str]) -> pd.DataFrame:
+def revisions(
+    current: pd.DataFrame, incoming: pd.DataFrame, table: str, values: list[str], tolerance: float = 0.0
+) -> pd.DataFrame:
     """The rows of `incoming` that are new or differ from `current` in `values`, with their `version`.
 
     `current` holds one row a key (see `newest`), and so does `incoming`. A missing value equals a
-    missing value. The column `version` is 1 for a new key, else one more than the stored one.
+    missing value, and with a `tolerance` numbers are equal that differ by at most that share of the stored one.
+    The column `version` is 1 for a new key, else one more than the stored one.
     """
     keys = list(KEYS[table])
     stored = current[[*keys, "version", *values]]
@@ -158,7 +161,8 @@ def revisions(current: pd.DataFrame, incoming: pd.DataFrame, table: str, values:
     same = joined["version"].notna()
     for name in values:
         new, old = joined[name], joined[f"{name}_stored"]
-        same &= (new == old).fillna(False) | (new.isna() & old.isna())
+        equal = (new - old).abs() <= tolerance * old.abs() if tolerance else new == old
+        same &= equal.fillna(False) | (new.isna() & old.isna())
     joined["version"] = joined["version"].fillna(0).astype(np.int32) + 1
     return joined.loc[~same, [*incoming.columns.drop("version", errors="ignore"), "version"]]
 

@@ -1,6 +1,7 @@
 """Bars and actions into the lake. A changed bar is a new version, known only since it was recorded."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,26 +19,34 @@ class Stored:
     actions: int
 
 
-def store_prices(lake: Lake, bars: pd.DataFrame, actions: pd.DataFrame, recorded_at: np.datetime64) -> Stored:
-    """Add backfilled bars and actions (see `PriceFile`); what is stored already is left as it is.
+def store_prices(
+    lake: Lake,
+    bars: pd.DataFrame,
+    actions: pd.DataFrame,
+    recorded_at: np.datetime64,
+    origin: Literal["live", "backfill"] = "backfill",
+    tolerance: float = 0.0,
+) -> Stored:
+    """Add bars and actions (see `PriceFile`); what is stored already is left as it is.
 
-    A first version keeps the market's own stamp; a version that differs from a stored one is
-    available from `recorded_at`. Check the basis first: see `refuse_other_basis`.
+    A first version keeps the market's own stamp; a version that differs from a stored one, by more than the share
+    `tolerance` in any number, is available from `recorded_at`. Check the basis first: see `refuse_other_basis`.
     """
-    new_bars = revisions(lake.current("bars"), bars, "bars", [*PRICES, "volume"])
-    new_actions = revisions(lake.current("actions"), actions, "actions", ["value"])
+    new_bars = revisions(lake.current("bars"), bars, "bars", [*PRICES, "volume"], tolerance)
+    new_actions = revisions(lake.current("actions"), actions, "actions", ["value"], tolerance)
     return Stored(
-        lake.merge("bars", _stamped(new_bars, recorded_at)), lake.merge("actions", _stamped(new_actions, recorded_at))
+        lake.merge("bars", _stamped(new_bars, recorded_at, origin)),
+        lake.merge("actions", _stamped(new_actions, recorded_at, origin)),
     )
 
 
-def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64) -> pd.DataFrame:
+def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64, origin: str) -> pd.DataFrame:
     available = rows["available_at"].to_numpy(dtype="datetime64[us]")
     restated = rows["version"].to_numpy() > 1
     known_at = np.where(restated, np.maximum(available, recorded_at), available)
     instants = {"available_at": known_at, "recorded_at": np.full(len(rows), recorded_at)}
     utc = {name: pd.DatetimeIndex(stamps).tz_localize("UTC") for name, stamps in instants.items()}
-    return rows.assign(**utc, origin="backfill")
+    return rows.assign(**utc, origin=origin)
 
 
 def refuse_other_basis(lake: Lake, bars: pd.DataFrame) -> None:
