@@ -16,7 +16,14 @@ class ConfigError(TapewireError):
 
 
 class InputError(TapewireError):
-    """A file of prices or headlines that cannot be trusted; nothing of it was stored."""
+    """A file of prices or headlines that cannot be trusted; nothing of it was stored.
+
+    `code` is the fault's in `data/quality/codes.py`, where it has one of its own there.
+    """
+
+    def __init__(self, message: str, code: str = "unreadable-file") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class LakeError(TapewireError):

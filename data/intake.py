@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data.errors import InputError
@@ -29,19 +28,6 @@ class Quarantine:
         for reason, rows in problem[problem != ""].value_counts().items():
             self.add(str(reason), rows)
         return frame[(problem == "").to_numpy()]
-
-
-def refuse_unreadable(problem: "pd.Series[str]", raw: "pd.Series[str]", path: Path, remedy: str) -> None:
-    """InputError where more than 1% of a file's stamps could not be read; a few are quarantined instead."""
-    bad = problem.isin(UNREADABLE).to_numpy()
-    if bad.mean() <= MOST_UNREADABLE:
-        return
-    first = int(np.argmax(bad))
-    raise InputError(
-        f"{path}: expected stamps such as 2015-12-30 or 2015-12-30T16:05:00-05:00; {bad.sum()} of {len(bad)} "
-        f"({bad.mean():.0%}) are not: row {first + 1} holds {str(raw.iloc[first])!r} ({problem.iloc[first]}). {remedy} "
-        "Nothing was imported."
-    )
 
 
 def refuse_all_bad(frame: pd.DataFrame, quarantine: Quarantine, path: Path) -> None:
