@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.asof import Instants, first_decision
+from data.asof import Instants, first_decision, known
 from data.errors import ConfigError
 
 Clock = Literal["close", "nightly", "pre-open"]
@@ -29,6 +29,7 @@ Labels = npt.NDArray[np.datetime64]
 EARLIEST = pd.Timestamp("1985-01-01")  # no calendar's rules are trusted before this
 PRE_OPEN = np.timedelta64(30, "m")
 NIGHTLY_HOUR = pd.Timedelta(hours=22)
+SAME_DAYS = {"XNSE": "XBOM"}  # exchange_calendars lacks India's National Stock Exchange, which keeps Bombay's days
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,19 @@ class Sessions:
         """
         return first_decision(available_at, np.append(self.decision_before, self.decision_at)) - 1
 
+    def last_closed(self, now: Any) -> int:
+        """Index of the last session whose close was known at `now`; -1 where there is none yet.
+
+        Raises ConfigError where the calendar ends before `now`: what has traded since cannot be told.
+        """
+        if known(self.target_close[-1:], now)[0]:
+            raise ConfigError(
+                f"{self.calendar}: expected its sessions up to {np.datetime64(now, 'D')}; exchange_calendars "
+                f"{exchange_calendars.__version__} knows them up to {self.target[-1]}. Get a newer one: "
+                "pip install --upgrade exchange_calendars"
+            )
+        return int(known(self.closes, now).sum()) - 1
+
     def close_after(self, dates: Any) -> Instants:
         """Close of the first session after each calendar date: when a date-only stamp is known."""
         days = np.asarray(dates, dtype="datetime64[D]")
@@ -85,7 +99,7 @@ class Sessions:
         return Sessions(calendar=self.calendar, clock=self.clock, decision_before=before, **parts)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def sessions(calendar: str, clock: Clock = "nightly") -> Sessions:
     """Every session of `calendar` from 1985 (or its first) to about a year from now.
 
@@ -114,12 +128,13 @@ def zone_of(calendar: str) -> str:
     return _schedule(calendar)[1]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _schedule(calendar: str) -> tuple[pd.DataFrame, str]:
+    code = SAME_DAYS.get(calendar, calendar)
     try:
-        exchange = exchange_calendars.get_calendar(calendar)
+        exchange = exchange_calendars.get_calendar(code)
         first = max(EARLIEST, exchange.bound_min() or EARLIEST)
-        exchange = exchange_calendars.get_calendar(calendar, start=first)
+        exchange = exchange_calendars.get_calendar(code, start=first)
     except exchange_calendars.errors.InvalidCalendarName:
         raise ConfigError(
             f'calendar = "{calendar}": expected a code that exchange_calendars knows, such as XNYS, XLON, '

@@ -6,21 +6,26 @@ first decision that knew it. Windows gather such rows. Labels are the returns in
 as its own decision knew them.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from data import features as bar_features
+from data.adjust import SMALLEST_UNIT, UNIT_DECAY, returns
 from data.calendar import Sessions
 from data.errors import LakeError
-from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, returns
+from data.features import FEATURES, WARM_UP
 from data.news.index import NewsIndex
-from data.packing import Array, Ints, Rows, action_rows, bar_rows, naive_utc, pack, positions
+from data.packing import Array, Ints, Rows, Tape, action_rows, naive_utc, pack, places
+from data.universe import Universe
 
 TARGETS = {"close_close": "total", "overnight": "overnight", "open_close": "intraday"}
+
+BLOCK = 8  # tickers at a time: what is computed for them fits into a processor's cache
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Panel:
     decision, `mask` those past the warm-up, whose features count. `unit` (daily volatility), `close`
     (on the share basis of its session) and `labels` (log total returns from s to s+1, by target) are
     NaN where unknown. `share_ratio` is target-session shares per share, by splits known at the decision.
+    `member` marks who belonged to the universe: the market is theirs, and others are neither trained on nor scored.
     """
 
     tickers: tuple[str, ...]
@@ -43,6 +49,7 @@ class Panel:
     share_ratio: Array
     labels: dict[str, Array]
     news: NewsIndex
+    member: npt.NDArray[np.bool_]
 
     @property
     def history(self) -> Ints:
@@ -52,81 +59,121 @@ class Panel:
 
 @dataclass(frozen=True)
 class _Grid:
-    """What is filled in as decisions pass, [N, S, ...]; NaN (position -1) where nothing is known."""
+    """What is filled in as decisions pass, [N, S, ...]; NaN (False, 0) where nothing is known."""
 
-    features: Array
+    features: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
     total: Array
     overnight: Array
     intraday: Array
     unit: Array
     close: Array
-    position: Ints
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> "_Grid":
-        total, overnight, intraday, unit, close = (np.full(shape, np.nan) for _ in range(5))
-        features = np.full((*shape, len(FEATURES)), np.nan)
-        return cls(features, total, overnight, intraday, unit, close, np.full(shape, -1))
+        features, mask = np.zeros((*shape, len(FEATURES)), np.float32), np.zeros(shape, bool)
+        return cls(features, mask, *(np.full(shape, np.nan) for _ in range(5)))
+
+    def of(self, tickers: slice) -> "_Grid":
+        """The part of some tickers; what is filled in there is filled in here."""
+        return _Grid(*(getattr(self, field.name)[tickers] for field in fields(self)))
 
 
 def build_panel(
-    tickers: tuple[str, ...], sessions: Sessions, bars: pd.DataFrame, actions: pd.DataFrame, news: NewsIndex
+    tickers: tuple[str, ...],
+    sessions: Sessions,
+    bars: pd.DataFrame,
+    actions: pd.DataFrame,
+    news: NewsIndex,
+    universe: Universe | None = None,
 ) -> Panel:
     """The panel of `tickers` over `sessions`, from all versions of their bars and actions.
 
-    A ticker without bars has an all-masked row. Raises LakeError where a feature is not finite.
+    Without a `universe` all belong always. A ticker without bars has an all-masked row. Raises LakeError where a
+    feature is not finite.
     """
-    tape = [
-        bar_rows(bars, tickers, sessions),
-        action_rows(actions, "split", tickers, sessions),
-        action_rows(actions, "dividend", tickers, sessions),
-    ]
+    tape = Tape.of(bars, tickers, sessions)
+    splits, dividends = (action_rows(actions, kind, tickers, sessions) for kind in ("split", "dividend"))
     grid = _Grid.empty((len(tickers), len(sessions)))
-    _fill(grid, tape, 0, np.arange(len(tickers)))
-    for since in np.unique(np.concatenate([rows.known[rows.late] for rows in tape])):
-        learned = [rows.ticker[rows.late & (rows.known == since)] for rows in tape]
-        _fill(grid, tape, int(since), np.unique(np.concatenate(learned)))
-    _compare_with_market(grid)
+    member = np.ones(grid.mask.shape, bool) if universe is None else universe.members(tickers, sessions.labels)
+    blocks = [slice(first, min(first + BLOCK, len(tickers))) for first in range(0, len(tickers), BLOCK)]
+
+    def fill(block: slice) -> None:
+        ends = (block.start, block.stop)
+        _fill_block(grid.of(block), [tape.rows(*ends), splits.between(*ends), dividends.between(*ends)])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter while it computes
+        list(pool.map(fill, blocks))
+        market = _market(grid.total, member)
+        unit = _market_unit(market)
+        bad = list(pool.map(lambda block: _compare_with_market(grid.of(block), market, unit), blocks))
+    _refuse_non_finite(grid.features, blocks, bad, tickers, sessions)
     observed = ~np.isnan(grid.close)
-    mask = observed & (grid.position >= WARM_UP)
-    _refuse_non_finite(grid.features, mask, tickers, sessions)
     return Panel(
         tickers=tickers,
         sessions=sessions,
-        features=np.where(mask[:, :, None], grid.features, 0).astype(np.float32),
-        mask=mask,
+        features=grid.features,
+        mask=grid.mask,
         observed=observed,
         unit=grid.unit,
         close=grid.close,
         share_ratio=_share_ratio(actions, tickers, sessions),
+        member=member,
         labels={target: _into_next(getattr(grid, leg), observed) for target, leg in TARGETS.items()},
         news=news,
     )
 
 
+def _fill_block(grid: _Grid, tape: list[Rows]) -> None:
+    """The rows of a few tickers, numbered from 0 in `tape`: as known in time, then again from each decision that
+    learned of something late.
+    """
+    _fill(grid, tape, 0, np.arange(len(grid.close)))
+    for since in np.unique(np.concatenate([rows.known[rows.late] for rows in tape])):
+        learned = np.concatenate([rows.ticker[rows.late & (rows.known == since)] for rows in tape])
+        tickers = np.unique(learned)
+        _fill(grid, [rows.among(tickers) for rows in tape], int(since), tickers)
+
+
 def _fill(grid: _Grid, tape: list[Rows], since: int, tickers: Ints) -> None:
     """Compute the rows of `tickers` for the decisions from `since` on, by what `since` knew in time or late."""
-    bars, splits, dividends = (rows.as_known(since, tickers) for rows in tape)
+    bars, splits, dividends = (rows.as_known(since) for rows in tape)
     if len(bars.ticker) == 0:
         return
     packed = pack(bars, splits, dividends, tickers)
-    moves = returns(packed)
-    later = bars.session >= since
-    source = (np.searchsorted(tickers, bars.ticker[later]), positions(bars)[later])
-    where = (bars.ticker[later], bars.session[later])
-    grid.features[..., :-CROSS_SECTIONAL][where] = bar_features.features(packed, moves)[source]
-    grid.close[where] = packed.close[source]
-    grid.position[where] = source[1]
-    for leg in ("total", "overnight", "intraday", "unit"):
-        getattr(grid, leg)[where] = getattr(moves, leg)[source]
+    with np.errstate(all="ignore"):  # what is not finite is refused at the end
+        moves = returns(packed)
+        values = np.empty((*packed.close.shape, len(FEATURES)), np.float32)
+        for number, column in enumerate(bar_features.features(packed, moves)):
+            values[..., number] = column
+    values[:, :WARM_UP] = 0
+    local, position = places(bars, tickers)
+    source, where = local * packed.close.shape[1] + position, bars.ticker * grid.close.shape[1] + bars.session
+    if since:
+        later = bars.session >= since
+        source, where, position = source[later], where[later], position[later]
+    grid.mask.reshape(-1)[where] = position >= WARM_UP
+    grid.features.reshape(-1, len(FEATURES))[where] = values.reshape(-1, len(FEATURES))[source]
+    for name, filled in {"close": packed.close, **vars(moves)}.items():
+        getattr(grid, name).reshape(-1)[where] = filled.reshape(-1)[source]
 
 
-def _compare_with_market(grid: _Grid) -> None:
-    """The last two features: the session's mean return over all tickers, and the ticker's against it."""
-    seen = ~np.isnan(grid.total)
-    market = np.where(seen, grid.total, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    grid.features[..., -2] = market / _market_unit(market)
-    grid.features[..., -1] = (grid.total - market) / grid.unit
+def _market(total: Array, member: npt.NDArray[np.bool_]) -> Array:
+    """The mean return of each session over all members seen in it; 0 where there is none."""
+    moves, seen = np.zeros(total.shape[1]), np.zeros(total.shape[1], dtype=np.int64)
+    for row, belongs in zip(total, member, strict=True):
+        there = belongs & ~np.isnan(row)
+        moves += np.where(there, row, 0.0)
+        seen += there
+    return np.asarray(moves / np.maximum(seen, 1))
+
+
+def _compare_with_market(grid: _Grid, market: Array, unit: Array) -> int:
+    """Fill in the last two features, the session's mean return and the ticker's against it; how many are not finite."""
+    with np.errstate(all="ignore"):
+        grid.features[..., -2] = np.where(grid.mask, market / unit, 0)
+        grid.features[..., -1] = np.where(grid.mask, (grid.total - market) / grid.unit, 0)
+    return int((~np.isfinite(grid.features)).sum())
 
 
 def _market_unit(market: Array) -> Array:
@@ -140,11 +187,11 @@ def _market_unit(market: Array) -> Array:
 
 
 def _into_next(moves: Array, observed: npt.NDArray[np.bool_]) -> Array:
-    """Label of s: the move into s+1, where both bars were observed; NaN in the last session."""
-    label = np.full(moves.shape, np.nan)
+    """Label of s: the move into s+1, where both bars were observed; NaN in the last session. In place."""
     both = observed[:, :-1] & observed[:, 1:]
-    label[:, :-1] = np.where(both, moves[:, 1:], np.nan)
-    return label
+    moves[:, :-1] = np.where(both, moves[:, 1:], np.nan)
+    moves[:, -1] = np.nan
+    return moves
 
 
 def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions) -> Array:
@@ -161,12 +208,17 @@ def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sess
     return ratio
 
 
-def _refuse_non_finite(values: Array, mask: Any, tickers: tuple[str, ...], sessions: Sessions) -> None:
-    bad = np.argwhere(mask[:, :, None] & ~np.isfinite(values))
-    if len(bad):
-        ticker, session, feature = bad[0]
-        raise LakeError(
-            f"{tickers[ticker]} on {sessions.labels[session]}: expected finite features, found "
-            f"{FEATURES[feature]} = {values[ticker, session, feature]} ({len(bad)} such). Look at its bars with "
-            f"`tapewire bars {tickers[ticker]}`."
-        )
+def _refuse_non_finite(
+    values: npt.NDArray[np.float32], blocks: list[slice], bad: list[int], tickers: tuple[str, ...], sessions: Sessions
+) -> None:
+    """`bad` counts the values of each block that are not finite."""
+    if not any(bad):
+        return
+    block = blocks[int(np.argmax(np.array(bad) > 0))]
+    among, session, feature = np.argwhere(~np.isfinite(values[block]))[0]
+    ticker = block.start + among
+    raise LakeError(
+        f"{tickers[ticker]} on {sessions.labels[session]}: expected finite features, found "
+        f"{FEATURES[feature]} = {values[ticker, session, feature]} ({sum(bad)} such). Look at its bars with "
+        f"`tapewire bars {tickers[ticker]}`."
+    )

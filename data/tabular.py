@@ -3,7 +3,7 @@
 What a file is, its first bytes say, not its name; text may be gzip'ed. Cells of CSV and JSON lines stay
 strings; what reads them decides strictly what they mean. Refused with an InputError: a file that is
 missing, empty, HTML, unreadable, or lacks a required column. A file is never held in memory whole,
-except by `read_table`, which is for prices.
+except by `read_table`, which is for small ones.
 """
 
 import gzip
@@ -145,7 +145,8 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path}: expected a CSV or Parquet file, found an empty one.")
     if start.startswith(_MARKUP):
         raise InputError(
-            f"{path}: expected CSV, Parquet or JSON lines, found an HTML or XML page; was a login or error page saved?"
+            f"{path}: expected CSV, Parquet or JSON lines, found an HTML or XML page; was a login or error page saved?",
+            code="html-not-csv",
         )
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{path}: expected UTF-8 text, found UTF-16. Convert it: iconv -f UTF-16 -t UTF-8.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.lake import Lake
 from pipelines.ablate import Ablation, ablate
-from pipelines.dataset import load_panel, short_histories
+from pipelines.dataset import load_panel, short_histories, survivorship
 from pipelines.fitting import text_inputs
 from pipelines.workspace import Workspace, replace_file
 
@@ -14,10 +14,11 @@ from pipelines.workspace import Workspace, replace_file
 def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[Ablation, list[str], Path]:
     """Run it; returns the result, remarks a reader needs beside it, and where the whole report lies."""
     config = workspace.config
-    panel = load_panel(workspace.lake, config)
+    panel = load_panel(workspace, config)
     embeddings, source = text_inputs(panel, config, workspace)
     result = ablate(panel, embeddings, config, say)
-    notes = short_histories(panel, config)
+    gone, remark = survivorship(panel)
+    notes = [*short_histories(panel, config), remark]
     if not len(panel.news):
         notes.append("The lake holds no headlines for these tickers: only the price variant was run.")
     if result.missing:
@@ -29,6 +30,7 @@ def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[
         **result.as_dict(),
         "per_seed": result.seeds_as_dict(),
         "missing_targets": result.missing,
+        "delisted_tickers": gone,
         "notes": notes,
         "backfilled_share": backfilled_share(workspace.lake),
         "hindsight_share": hindsight,

@@ -7,39 +7,45 @@ from data.asof import known
 from data.calendar import Sessions, sessions
 from data.embeddings import EmbeddingStore
 from data.errors import LakeError
-from data.lake import Lake
 from data.news.index import build_news
 from data.panel import Panel, build_panel
 from data.splits import Fold
 from data.text import text_keys
+from data.universe import Universe, delisted
 from data.windows import Samples
 from encoders.text.load import Source
 from pipelines.config import TapewireConfig
+from pipelines.workspace import Workspace
 
 Mask = npt.NDArray[np.bool_]
 
+BAR_COLUMNS = ["ticker", "session", "version", "open", "high", "low", "close", "volume", "available_at"]
 
-def load_panel(lake: Lake, config: TapewireConfig, session: np.datetime64 | None = None) -> Panel:
+
+def load_panel(workspace: Workspace, config: TapewireConfig, session: np.datetime64 | None = None) -> Panel:
     """The panel of the config's tickers over all sessions the lake has bars of.
 
     With `session` it ends there, and only what was known at the decision that follows it is read.
-    Raises LakeError where there are no bars.
+    Raises LakeError where there are no bars, InputError where the universe's file cannot be read.
     """
+    lake = workspace.lake
+    universe = Universe.read(workspace.folder / config.universe) if config.universe else None
+    wanted = config.watchlist or (universe.tickers if universe else ())
     exchange = sessions(config.calendar, config.decision)
-    tables = {name: lake.frame(name) for name in ("bars", "actions", "headlines", "links")}
+    tables = {name: lake.frame(name) for name in ("actions", "headlines", "links")}
+    tables["bars"] = lake.coded("bars", BAR_COLUMNS, wanted)
     if session is not None:
         decision_at = exchange.decision_at[session_of(exchange, session)]
         tables = {name: rows[known(rows["available_at"], decision_at)] for name, rows in tables.items()}
     bars = tables["bars"]
-    tickers = tuple(config.watchlist) or tuple(sorted(bars["ticker"].unique()))
-    bars = bars[bars["ticker"].isin(tickers)]
+    tickers = tuple(wanted) or tuple(sorted(bars["ticker"].unique()))
     if bars.empty:
-        wanted = f"of {', '.join(tickers[:5])}, " if config.watchlist else ""
-        raise LakeError(f"{lake.folder}: expected bars {wanted}found none. Import some with `tapewire import prices`.")
+        named = f"of {', '.join(tickers[:5])}, " if wanted else ""
+        raise LakeError(f"{lake.folder}: expected bars {named}found none. Import some with `tapewire import prices`.")
     span = exchange.between(bars["session"].min(), bars["session"].max() if session is None else session)
     links = tables["links"][tables["links"]["confidence"] >= config.news.confidence]
     news = build_news(tables["headlines"], links, tickers, span, config.news.per_session, config.news.window)
-    return build_panel(tickers, span, bars, tables["actions"], news)
+    return build_panel(tickers, span, bars, tables["actions"], news, universe)
 
 
 def load_embeddings(panel: Panel, store: EmbeddingStore, source: Source) -> npt.NDArray[np.float16]:
@@ -55,8 +61,8 @@ def load_embeddings(panel: Panel, store: EmbeddingStore, source: Source) -> npt.
 
 
 def eligible(panel: Panel, lookback: int) -> Mask:
-    """[N, S]: where a forecast can be made, i.e. a counted bar at its session and at least `lookback` bars so far."""
-    return panel.mask & (panel.history >= lookback)
+    """[N, S]: where a forecast can be made: a member, a counted bar at its session, at least `lookback` bars so far."""
+    return panel.member & panel.mask & (panel.history >= lookback)
 
 
 def short_histories(panel: Panel, config: TapewireConfig) -> list[str]:
@@ -66,6 +72,17 @@ def short_histories(panel: Panel, config: TapewireConfig) -> list[str]:
     return [f"Skipped, with fewer bars than the lookback of {lookback}: {', '.join(short)}."] if short else []
 
 
+def survivorship(panel: Panel) -> tuple[int, str]:
+    """How many of the panel's tickers were delisted by its end, and a remark for whoever reads a result on it."""
+    gone, end = len(delisted(panel.observed)), panel.sessions.labels[-1]
+    if gone:
+        return gone, f"{gone} of the {len(panel.tickers)} tickers were delisted by {end}."
+    return 0, (
+        f"None of the {len(panel.tickers)} tickers was delisted by {end}. If they were chosen from those that are "
+        "still there, the result is too good (survivorship): give `universe` a file of who belonged when."
+    )
+
+
 def samples(part: npt.NDArray[np.int64], usable: Mask) -> Samples:
     """The usable rows [N, S] on the sessions of one part of a fold, by session and then ticker."""
     session, ticker = np.nonzero(usable[:, part].T)
@@ -73,9 +90,9 @@ def samples(part: npt.NDArray[np.int64], usable: Mask) -> Samples:
 
 
 def training_rows(panel: Panel, fold: Fold) -> npt.NDArray[np.float32]:
-    """Feature rows [M, F] that a scaler may be fitted on: those of the training sessions."""
+    """Feature rows [M, F] that a scaler may be fitted on: those of members in the training sessions."""
     end = fold.train[-1] + 1
-    return panel.features[:, :end][panel.mask[:, :end]]
+    return panel.features[:, :end][(panel.mask & panel.member)[:, :end]]
 
 
 def training_texts(panel: Panel, fold: Fold) -> npt.NDArray[np.int64]:

@@ -68,7 +68,7 @@ def run_demo(folder: Path, seed: int, placebo: bool, say: Say) -> Demo:
     oracle = oracle_rank_ic(ablation, market.oracle)
     # The ablation's `both` of the first seed is what `tapewire train` would fit again.
     config = workspace.config
-    keep(ablation.fitted, load_panel(workspace.lake, config), config, resolve(config.text), workspace)
+    keep(ablation.fitted, load_panel(workspace, config), config, resolve(config.text), workspace)
     scored = score(workspace, load_bundle(workspace.runs), None, utc_now())
     say(f"{len(scored.forecasts)} tickers scored for {scored.session}: {scored.path}")
     return Demo(ablation, oracle, home, _verdict(ablation, placebo))

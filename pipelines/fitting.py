@@ -35,7 +35,7 @@ class Trained:
 def train(workspace: Workspace) -> Trained:
     """Fit with the first seed on the newest fold. With no headline in the lake the model is price-only, and says so."""
     config = workspace.config
-    panel = load_panel(workspace.lake, config)
+    panel = load_panel(workspace, config)
     notes = short_histories(panel, config)
     if config.fusion.reads_text and not len(panel.news):
         notes.append(f"The lake holds no headlines for these tickers: trained price_only, not {config.fusion.kind}.")

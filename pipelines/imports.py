@@ -15,13 +15,15 @@ import pandas as pd
 
 from data.asof import Instants
 from data.errors import ConfigError, InputError
-from data.intake import Quarantine, refuse_conflicts
+from data.intake import Quarantine
 from data.lake import Lake
 from data.news.corpora import PREFIX, Corpus, Position, refuse_untrusted, usable_rows
 from data.news.files import Batch, HeadlineFile, Terms, open_spool, read_headlines, refuse_disagreement, stored_batches
 from data.news.store import FindTickers, Stored, store_backfill
-from data.prices.files import PRICES, Basis, read_prices
-from data.prices.store import refuse_other_basis, store_prices
+from data.prices.files import Basis, PriceTerms, read_prices
+from data.prices.store import refuse_other_basis, store_batches
+from data.prices.years import Years
+from data.spool import open_spool as open_tables
 from pipelines.instants import Now, utc_now
 from pipelines.workspace import replace_file
 
@@ -75,15 +77,19 @@ def import_prices(
 ) -> Imported:
     """Store the bars and actions of price files. `now` (UTC) is when the lake records them."""
     recorded_at = utc_now() if now is None else now
-    read = [read_prices(path, mapping, calendar, basis, ticker, recorded_at) for path in files]
-    refuse_conflicts([file.bars for file in read], ["ticker", "session"], [*PRICES, "volume"])
-    for file in read:
-        refuse_other_basis(lake, file.bars)
-    stored = [store_prices(lake, file.bars, file.actions, recorded_at) for file in read]
+    terms = PriceTerms(mapping, calendar, basis, ticker, recorded_at)
+    with open_tables(_standing(lake.folder)) as spool:
+        years = Years(spool)
+        read = [read_prices(path, terms, years) for path in files]
+        repeats, actions = years.settle(terms.exchange, basis, ["dividend" in file.columns for file in read])
+        refuse_other_basis(lake, pd.DataFrame({"ticker": years.tickers, "basis": basis}))
+        stored = store_batches(lake, lambda: years.bars(terms.exchange, basis), actions, recorded_at)
+    for file, repeated in zip(read, repeats, strict=True):
+        file.quarantine.add("duplicate row", repeated)
     return Imported(
         read=sum(file.read for file in read),
-        added=sum(new.bars for new in stored),
-        actions_added=sum(new.actions for new in stored),
+        added=stored.bars,
+        actions_added=stored.actions,
         links_added=0,
         skipped=_skipped([file.quarantine for file in read]),
     )

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.adjust import adjusted_closes, returns
+from data.calendar import Sessions
 from data.errors import LakeError
 from data.lake import Lake
 from data.news.clusters import cluster
-from data.packing import naive_utc
+from data.packing import Tape, action_rows, naive_utc, pack
+from data.schemas import SCHEMAS
 
 Record = dict[str, Any]  # one row, JSON-ready
 LINK_COLUMNS = {"tickers": "ticker", "link_rule": "rule", "confidence": "confidence"}  # ours -> the lake's
@@ -33,15 +36,35 @@ def headlines(lake: Lake, as_of: np.datetime64 | None, limit: int | None) -> Ite
         yield {**record, **{name: record[name] or [] for name in LINK_COLUMNS}}
 
 
-def bars(lake: Lake, ticker: str, as_of: np.datetime64 | None, limit: int | None) -> Iterator[Record]:
-    """Current bars of one ticker known at `as_of`, oldest first. Raises LakeError where it has none at all."""
-    rows = lake.current("bars", as_of)
-    rows = rows[rows["ticker"] == ticker]
+def bars(
+    lake: Lake, ticker: str, as_of: np.datetime64 | None, limit: int | None, exchange: Sessions | None = None
+) -> Iterator[Record]:
+    """Current bars of one ticker known at `as_of`, oldest first. Raises LakeError where it has none at all.
+
+    With an `exchange` also `split_close` and `adjusted_close`, on the share basis of the last bar, and `total_return`
+    (log, into each bar), by the actions known at `as_of`; bars of other days than its sessions are then left out.
+    """
+    rows, actions = (
+        lake.current_among(table, pd.Series([ticker], dtype="str"), SCHEMAS[table].names, as_of)
+        for table in ("bars", "actions")
+    )
     if rows.empty:
         known = "" if as_of is None else " known by then"
         raise LakeError(f"{ticker}: expected bars of it in {lake.folder}, found none{known}.")
+    if exchange is not None:
+        rows = _with_adjusted(rows, actions, ticker, exchange)
     rows = rows.assign(session=rows["session"].dt.strftime("%Y-%m-%d"))
     yield from _records(_newest(rows, limit))
+
+
+def _with_adjusted(rows: pd.DataFrame, actions: pd.DataFrame, ticker: str, exchange: Sessions) -> pd.DataFrame:
+    rows = rows[exchange.index(rows["session"].to_numpy()) >= 0]
+    of_bars = Tape.of(rows, (ticker,), exchange).rows(0, 1)
+    splits, dividends = (action_rows(actions, kind, (ticker,), exchange) for kind in ("split", "dividend"))
+    packed = pack(of_bars, splits, dividends, np.array([0]))
+    moves = returns(packed)
+    split_close, adjusted_close = adjusted_closes(packed, moves)
+    return rows.assign(split_close=split_close[0], adjusted_close=adjusted_close[0], total_return=moves.total[0])
 
 
 def _newest(rows: pd.DataFrame, limit: int | None) -> pd.DataFrame:

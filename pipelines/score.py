@@ -61,11 +61,13 @@ def score(workspace: Workspace, bundle: Bundle, session: np.datetime64 | None, m
     nothing to the lake.
     """
     # The model's own settings decide how its inputs are made; the workspace says for whom.
-    config = bundle.config.model_copy(update={"watchlist": workspace.config.watchlist})
+    config = bundle.config.model_copy(
+        update={"watchlist": workspace.config.watchlist, "universe": workspace.config.universe}
+    )
     exchange = sessions(config.calendar, config.decision)
     lake = workspace.lake
     at = session_of(exchange, _last_session(lake) if session is None else session)
-    panel = load_panel(lake, config, exchange.labels[at])
+    panel = load_panel(workspace, config, exchange.labels[at])
     rows, abstained = _scorable(panel, config.price.lookback)
     embeddings = _embeddings(panel, bundle, workspace)
     forecast = predict(bundle.fitted, panel, embeddings, rows, config)
@@ -97,10 +99,12 @@ def _scorable(panel: Panel, lookback: int) -> tuple[Samples, dict[str, str]]:
     label = panel.sessions.labels[last]
     history = panel.history[:, last]
     abstained = {}
-    for ticker, bars, seen, counted in zip(
-        panel.tickers, history, panel.observed[:, last], panel.mask[:, last], strict=True
+    for ticker, belongs, bars, seen, counted in zip(
+        panel.tickers, panel.member[:, last], history, panel.observed[:, last], panel.mask[:, last], strict=True
     ):
-        if bars < lookback or (seen and not counted):
+        if not belongs:
+            abstained[ticker] = f"not in the universe on {label}"
+        elif bars < lookback or (seen and not counted):
             abstained[ticker] = f"too short: {bars} bars, lookback {lookback}"
         elif not seen:
             abstained[ticker] = f"stale: no bar for {label}"

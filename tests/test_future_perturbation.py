@@ -67,7 +67,7 @@ class Base:
 
     @cached_property
     def panel(self) -> Panel:
-        return load_panel(self.workspace.lake, self.workspace.config)
+        return load_panel(self.workspace, self.workspace.config)
 
     def cut(self, session: int) -> Cut:
         return Cut(self.exchange.labels[session], pd.Timestamp(self.exchange.decision_at[session], tz="UTC"))
@@ -216,7 +216,7 @@ def test_what_comes_after_a_decision_changes_nothing_of_it(
     compared = 0
     for cut in cuts_on(base, weekday):
         changed = rebuild(changed_after(base.files, cut, rng))
-        panel = load_panel(changed.lake, changed.config)
+        panel = load_panel(changed, changed.config)
         assert panel.tickers != base.panel.tickers, "the change was none"
         before, after = (seen(each, base.panel.tickers, cut.session) for each in (base.panel, panel))
         assert [name for name in before if before[name] != after[name]] == [], cut
@@ -232,11 +232,11 @@ def test_what_comes_after_a_decision_changes_nothing_of_it(
 def test_nor_at_another_hour_of_deciding(base: Base, rebuild: Callable[..., Workspace], clock: str) -> None:
     rng = np.random.default_rng(7)
     config = base.workspace.config.model_copy(update={"decision": clock})
-    panel = load_panel(base.workspace.lake, config)
+    panel = load_panel(base.workspace, config)
     instants = panel.sessions.decision_at
     for session in rng.choice(np.arange(base.first, len(instants) - 1), 3, replace=False):
         cut = Cut(panel.sessions.labels[session], pd.Timestamp(instants[session], tz="UTC"))
-        changed = load_panel(rebuild(changed_after(base.files, cut, rng)).lake, config)
+        changed = load_panel(rebuild(changed_after(base.files, cut, rng)), config)
         before, after = (seen(each, panel.tickers, cut.session) for each in (panel, changed))
         assert [name for name in before if before[name] != after[name]] == [], cut
 
@@ -322,6 +322,6 @@ def test_a_restatement_recorded_later_leaves_past_decisions_alone(
     assert added == [len(prices), news["id"].nunique()]
     restated = open_workspace(folder)
     assert base.score(cut, restated).forecasts == base.score(cut).forecasts
-    panels = load_panel(base.workspace.lake, base.workspace.config), load_panel(restated.lake, restated.config)
+    panels = load_panel(base.workspace, base.workspace.config), load_panel(restated, restated.config)
     before, after = (seen(panel, base.panel.tickers, cut.session) for panel in panels)
     assert before == after

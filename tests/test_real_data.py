@@ -10,6 +10,7 @@ from data.lake import Lake
 from pipelines.config import parse_config
 from pipelines.dataset import load_panel
 from pipelines.imports import import_headlines, import_prices
+from pipelines.workspace import Workspace
 
 MARKET = Path(__file__).parents[2] / "shared" / "market"
 PRICES, TWEETS, NEWS = (MARKET / f"{name}.parquet" for name in ("stocknet_prices", "stocknet_tweets", "news_headlines"))
@@ -26,7 +27,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         "added": 108_589,
         "links_added": 0,
         "actions_added": 1_303,
-        "skipped": {"null or unreadable number": 3},
+        "skipped": {"missing-price": 3},
     }
     return lake
 
@@ -43,7 +44,8 @@ def test_implied_dividends_are_the_ones_apple_paid(lake: Lake) -> None:
 
 
 def test_returns_across_facts_that_are_known(lake: Lake) -> None:
-    panel = load_panel(lake, parse_config({}, (), "test"))
+    config = parse_config({}, (), "test")
+    panel = load_panel(Workspace(lake.folder.parent, config), config)
     total = panel.labels["close_close"]
     apple, alibaba = panel.tickers.index("AAPL"), panel.tickers.index("BABA")
     # The 7:1 split of 2014-06-09 is no crash, and BABA has no bar before its first session.

@@ -1,31 +1,35 @@
-"""Daily bars and corporate actions from a user's file: read, checked, dated. No network.
+"""Daily bars of a user's CSV, Parquet or JSON lines file: read in batches and checked row by row. No network.
 
 `basis` says what the file's prices are: `raw` (as traded; its splits and dividends are applied when
 returns are computed), `split` (already split-adjusted: a split column is not applied again) or
 `total` (splits and dividends adjusted: neither is applied). An adjusted close beside a `split` file
-gives the dividends. A bar is known at its session's close, an action when announced if the file says
-so, else at the open of its ex-date.
+gives the dividends. What rows say together, such as one bar twice, is looked at in `years.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.asof import known
 from data.calendar import EARLIEST, Sessions, sessions, zone_of
 from data.errors import InputError
-from data.intake import ODD_TICKER, Quarantine, clean_tickers, refuse_all_bad, refuse_unreadable
+from data.intake import MOST_UNREADABLE, ODD_TICKER, UNREADABLE, Quarantine, clean_tickers
 from data.news.dates import read_stamps
-from data.tabular import read_table
+from data.prices.years import ACTION_VALUES, PRICES, Years
+from data.quality import has_decimal_commas, row_codes
+from data.tabular import choose_columns, read_batches
 
 Basis = Literal["raw", "split", "total"]
+Mask = npt.NDArray[np.bool_]
 
-PRICES = ["open", "high", "low", "close"]
-REQUIRED = ("date", "open", "high", "low", "close", "volume")
-OPTIONAL = ("ticker", "adj_close", "dividend", "split", "announced_at")
+REQUIRED = ("date", *PRICES, "volume")
+OPTIONAL = ("ticker", *ACTION_VALUES, "announced_at")
 ALIASES = {
     "date": ("session", "datetime", "timestamp"),
     "ticker": ("symbol",),
@@ -33,148 +37,187 @@ ALIASES = {
     "dividend": ("dividends",),
     "split": ("splits", "stock_splits"),
 }
-
-# Vendors round adjusted closes to 4-6 decimals; below this share of the price a step is rounding, not cash.
-SMALLEST_DIVIDEND = 2e-4
+NEVER = np.datetime64("9999-01-01", "us")
 
 
 @dataclass(frozen=True)
+class PriceTerms:
+    """How price files are read: `mapping` ours -> theirs, `ticker` of files without that column, `now` in UTC."""
+
+    mapping: dict[str, str]
+    calendar: str
+    basis: Basis
+    ticker: str | None
+    now: np.datetime64
+
+    @property
+    def exchange(self) -> Sessions:
+        """The calendar's sessions."""
+        return sessions(self.calendar)
+
+
+@dataclass
 class PriceFile:
-    """One file's usable rows as the columns of `bars` and of `actions`, without the lake's stamps."""
+    """One file on its way: rows read, rows left out by reason, and which of our columns it has."""
 
-    bars: pd.DataFrame
-    actions: pd.DataFrame
-    read: int
-    quarantine: Quarantine
+    path: Path
+    read: int = 0
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    columns: tuple[str, ...] = ()
+    unreadable: int = 0
+    example: str = ""  # the first stamp that could not be read, for the message
+
+    def refuse_untrusted(self) -> None:
+        """InputError where more than 1% of the stamps could not be read, or no row was usable."""
+        if self.unreadable > MOST_UNREADABLE * self.read:
+            raise InputError(
+                f"{self.path}: expected stamps such as 2015-12-30 or 2015-12-30T16:05:00-05:00; {self.unreadable} of "
+                f"{self.read} ({self.unreadable / self.read:.0%}) are not: {self.example}. Write dates as YYYY-MM-DD. "
+                "Nothing was imported."
+            )
+        if sum(self.quarantine.skipped.values()) == self.read:
+            reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.quarantine.skipped.items())
+            raise InputError(f"{self.path}: expected usable rows, found none ({reasons}). Nothing was imported.")
 
 
-def read_prices(
-    path: Path, mapping: dict[str, str], calendar: str, basis: Basis, ticker: str | None, now: np.datetime64
-) -> PriceFile:
-    """The bars of a CSV or Parquet file. `ticker` names the one of a file without that column.
+def read_prices(path: Path, terms: PriceTerms, years: Years) -> PriceFile:
+    """Put the usable rows of a file into `years`.
 
-    Raises InputError for a file that cannot be trusted; rows that cannot (null or non-positive
-    prices, a day the exchange was closed, a session still open at `now`) are quarantined and counted.
+    Raises InputError for a file that cannot be trusted; rows that cannot (see `data/quality`) are quarantined and
+    counted.
     """
-    raw = read_table(path, REQUIRED, OPTIONAL, ALIASES, mapping)
-    raw = _with_ticker(raw, ticker, path)
-    quarantine = Quarantine()
-    exchange = sessions(calendar)
-    stamps = read_stamps(raw["date"], zone_of(calendar), now, EARLIEST.to_datetime64().astype("datetime64[us]"))
-    refuse_unreadable(stamps["problem"], raw["date"], path, "Write dates as YYYY-MM-DD.")
-    rows = _rows(raw, stamps, calendar)
-    rows = quarantine.drop(rows, _problems(raw, rows, stamps["problem"], exchange, now))
-    refuse_all_bad(rows, quarantine, path)
-    once = rows.drop_duplicates()
-    _refuse_disagreement(once, path)
-    quarantine.add("duplicate row", len(rows) - len(once))
-    once = once.sort_values(["ticker", "session"], ignore_index=True)
-    bars = once[["ticker", "session", *PRICES, "volume"]].assign(basis=basis, source="file")
-    bars["available_at"] = exchange.closes[exchange.index(once["session"].to_numpy())]
-    return PriceFile(bars, _actions(once, basis, exchange), len(raw), quarantine)
+    file = PriceFile(path)
+
+    def choose(names: list[str]) -> dict[str, str]:
+        found = choose_columns(names, REQUIRED, OPTIONAL, ALIASES, terms.mapping, path)
+        refuse_ticker(path, "ticker" in found, terms.ticker)
+        file.columns = tuple(found)
+        return found
+
+    number = years.new_file(path)
+    for table in read_batches(path, choose):
+        years.add(_usable(table, terms, file).assign(file=np.int32(number)))
+        file.read += table.num_rows
+    file.refuse_untrusted()
+    return file
 
 
-def _with_ticker(raw: pd.DataFrame, ticker: str | None, path: Path) -> pd.DataFrame:
-    if "ticker" in raw and ticker is not None:
+def refuse_ticker(path: Path, has: bool, ticker: str | None) -> None:
+    """InputError where a file's tickers are said twice, or not at all."""
+    if has and ticker is not None:
         raise InputError(f"{path}: has a ticker column, so --ticker {ticker} is not needed; leave it out.")
-    if "ticker" not in raw and ticker is None:
+    if not has and ticker is None:
         raise InputError(f"{path}: expected a ticker column, found none. Say which ticker it is with --ticker NAME.")
-    return raw if "ticker" in raw else raw.assign(ticker=ticker)
 
 
-def _rows(raw: pd.DataFrame, stamps: pd.DataFrame, calendar: str) -> pd.DataFrame:
-    local = stamps["at"].dt.tz_localize("UTC").dt.tz_convert(zone_of(calendar)).dt.tz_localize(None)
-    numbers = [name for name in (*PRICES, "volume", "adj_close", "dividend", "split") if name in raw]
-    rows = pd.DataFrame({name: pd.to_numeric(raw[name], errors="coerce").astype("float64") for name in numbers})
-    rows["ticker"] = clean_tickers(raw["ticker"])
-    rows["session"] = stamps["date"].where(stamps["day"], local).dt.normalize().astype("datetime64[s]")
-    if "announced_at" in raw:
-        announced = read_stamps(raw["announced_at"], zone_of(calendar), np.datetime64("9999-01-01", "us"))
-        # A day alone does not say when that day: the action's ex-date then decides (see _actions).
-        rows["announced_at"] = announced["at"].mask(announced["day"])
-    return rows
+def _usable(table: pa.Table, terms: PriceTerms, file: PriceFile) -> pd.DataFrame:
+    """The rows of `table` without a fault, as the columns of `Years`; those with one are counted in `file`."""
+    rows, faults = price_rows(table, terms, file.path)
+    bad = np.zeros(len(rows), dtype=bool)
+    for reason, where in faults:
+        new = where & ~bad
+        if reason in UNREADABLE and new.any():
+            if not file.unreadable:
+                at = int(np.argmax(new))
+                file.example = f"row {file.read + at + 1} holds {str(table['date'][at].as_py())[:100]!r} ({reason})"
+            file.unreadable += int(new.sum())
+        file.quarantine.add(reason, new.sum())
+        bad |= new
+    return rows[~bad] if bad.any() else rows
 
 
-def _odd_action(raw: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Where a dividend or split is given but is no number, negative or infinite; an empty cell is none."""
-    odd = pd.Series(False, index=rows.index)
+def price_rows(table: pa.Table, terms: PriceTerms, path: Path) -> tuple[pd.DataFrame, Iterator[tuple[str, Mask]]]:
+    """All rows, and each fault with the rows that have it; of a row's faults the first one counts.
+
+    Raises InputError where prices are written with commas: a decimal comma cannot be told from one of thousands.
+    """
+    if has_decimal_commas(table):
+        raise InputError(
+            f"{path}: expected prices such as 1234.56, found some written with commas. Convert "
+            "them. Nothing was imported.",
+            code="decimal-comma",
+        )
+    has = table.column_names
+    days, day = _distinct(table["date"])
+    session, problem = _sessions(days, terms)
+    tickers, ticker = _distinct(table["ticker"] if "ticker" in has else pa.chunked_array([[terms.ticker]]))
+    names = clean_tickers(tickers)
+    if "ticker" not in has:
+        ticker = np.zeros(table.num_rows, dtype=np.int64)
+    numbers = {name: _numbers(table[name]) for name in (*PRICES, "volume", *ACTION_VALUES) if name in has}
+    rows = pd.DataFrame(
+        {
+            "ticker": pd.Categorical.from_codes(*_merged(names, ticker)),
+            "session": session[day],
+            **numbers,
+        }
+    )
+    if "announced_at" in has:
+        stamps, stamp = _distinct(table["announced_at"])
+        announced = read_stamps(stamps, zone_of(terms.calendar), NEVER)
+        # A day alone does not say when that day: the action's ex-date then decides (see `years.py`).
+        rows["announced_at"] = announced["at"].mask(announced["day"]).to_numpy()[stamp]
+
+    def faults() -> Iterator[tuple[str, Mask]]:
+        for reason in dict.fromkeys(problem[problem != ""]):
+            yield reason, (problem == reason)[day]
+        yield "no ticker", names.isna().to_numpy(dtype=bool)[ticker]
+        yield "odd ticker", ~names.str.match(ODD_TICKER).fillna(False).to_numpy(dtype=bool)[ticker]
+        codes = row_codes(rows, terms.exchange, terms.now)
+        for code in codes[codes != ""].unique():
+            yield code, (codes == code).to_numpy()
+        yield from _odd_values(table, rows)
+
+    return rows, faults()
+
+
+def _odd_values(table: pa.Table, rows: pd.DataFrame) -> Iterator[tuple[str, Mask]]:
+    """Faults of the columns that tell of dividends and splits; an empty dividend or split is none."""
+    if "adj_close" in rows:
+        yield "unreadable adjusted close", ~np.isfinite(rows["adj_close"].to_numpy())
+        yield "adjusted close not above zero", rows["adj_close"].to_numpy() <= 0
     for name in ("dividend", "split"):
         if name in rows:
-            odd |= raw[name].notna() & ~(np.isfinite(rows[name]) & (rows[name] >= 0))
-    return odd
+            given = ~pc.is_null(table[name], nan_is_null=pa.types.is_floating(table[name].type)).to_numpy()
+            values = rows[name].to_numpy()
+            yield "unreadable dividend or split", given & ~(np.isfinite(values) & (values >= 0))
+    if "dividend" in rows:
+        yield "dividend above the close", (rows["dividend"] > rows["close"]).to_numpy()
 
 
-def _problems(
-    raw: pd.DataFrame, rows: pd.DataFrame, stamp: pd.Series, exchange: Sessions, now: np.datetime64
-) -> pd.Series:
-    at = exchange.index(rows["session"].to_numpy())
-    needed = [*PRICES, "volume", *(["adj_close"] if "adj_close" in rows else [])]
-    finite = np.isfinite(rows[needed].to_numpy()).all(axis=1)
-    checks = [
-        ("no ticker", rows["ticker"].isna()),
-        ("odd ticker", ~rows["ticker"].str.match(ODD_TICKER).fillna(False)),
-        ("null or unreadable number", ~finite),
-        ("unreadable dividend or split", _odd_action(raw, rows)),
-        ("price not above zero", (rows[needed].drop(columns="volume") <= 0).any(axis=1)),
-        ("negative volume", rows["volume"] < 0),
-        ("dividend above the close", rows["dividend"] > rows["close"] if "dividend" in rows else rows["close"] < 0),
-        ("high below low", rows["high"] < rows["low"]),
-        ("not a session", at < 0),
-        ("session not closed yet", ~known(exchange.closes[at], now)),
-    ]
-    problem = stamp.copy()
-    for reason, bad in checks:
-        problem[(problem == "") & np.asarray(bad, dtype=bool)] = reason
-    return problem
+def _sessions(days: pd.Series, terms: PriceTerms) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[Any]]:
+    """The session that each stamp names, NaT where there is a problem, and the problem ("" for none)."""
+    zone = zone_of(terms.calendar)
+    stamps = read_stamps(days, zone, terms.now, EARLIEST.to_datetime64().astype("datetime64[us]"))
+    local = stamps["at"].dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None)
+    session = stamps["date"].where(stamps["day"], local).dt.normalize()
+    return session.to_numpy(dtype="datetime64[s]"), stamps["problem"].to_numpy(dtype=object)
 
 
-def _refuse_disagreement(rows: pd.DataFrame, path: Path) -> None:
-    twice = rows[rows.duplicated(["ticker", "session"], keep=False)]
-    if twice.empty:
-        return
-    first, second = twice.sort_values(["ticker", "session"]).iloc[:2].to_dict("records")
-    differing = next(
-        name for name in first if first[name] != second[name] and pd.notna([first[name], second[name]]).any()
-    )
-    raise InputError(
-        f"{path}: expected one row per ticker and session; {len(twice)} rows disagree, such as {first['ticker']} on "
-        f"{first['session']:%Y-%m-%d}: {differing} {first[differing]} and {second[differing]}. Keep the right one. "
-        "Nothing was imported."
-    )
+def _distinct(column: pa.ChunkedArray) -> tuple[pd.Series, npt.NDArray[np.int64]]:
+    """The different cells, a missing one too, and which of them each row holds: a few thousand among millions."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    try:
+        coded = column.combine_chunks().dictionary_encode("encode")
+    except pa.ArrowException:  # lists and the like
+        codes, cells = pd.factorize(column.to_pandas().astype("string"), use_na_sentinel=False)
+        return pd.Series(cells), codes
+    return coded.dictionary.to_pandas(date_as_object=False), coded.indices.to_numpy().astype(np.int64)
 
 
-def _actions(rows: pd.DataFrame, basis: Basis, exchange: Sessions) -> pd.DataFrame:
-    """Dividends and splits as one row each, from whichever columns the basis leaves to be applied."""
-    parts = []
-    if basis == "raw" and "split" in rows:
-        ratio = rows["split"].fillna(0.0)
-        parts.append(_kind(rows, "split", ratio, (ratio > 0) & (ratio != 1)))
-    if basis != "total" and "dividend" in rows:
-        cash = rows["dividend"].fillna(0.0)
-        parts.append(_kind(rows, "dividend", cash, cash > 0))
-    elif basis == "split" and "adj_close" in rows:
-        cash = _implied_dividends(rows)
-        parts.append(_kind(rows, "dividend", cash, cash > 0))
-    columns = ["ticker", "ex_date", "kind", "value", "source", "available_at"]
-    nothing = _kind(rows, "dividend", pd.Series(0.0, index=rows.index), pd.Series(False, index=rows.index))
-    actions = pd.concat([nothing, *parts], ignore_index=True)
-    opens = exchange.opens[exchange.index(actions["ex_date"].to_numpy())]
-    announced = actions["announced_at"].to_numpy(dtype="datetime64[us]")
-    # An announcement stamped after the ex-date is a late file's, not the market's.
-    actions["available_at"] = np.where(np.isnat(announced), opens, np.fmin(announced, opens))
-    return actions.assign(source="file")[columns]
+def _merged(names: "pd.Series[str]", rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], "pd.Index[str]"]:
+    """Codes and categories where several spellings give one name; -1 where there is none."""
+    codes, categories = pd.factorize(names)
+    return codes[rows], pd.Index(categories, dtype="str")
 
 
-def _kind(rows: pd.DataFrame, kind: str, value: pd.Series, there: pd.Series) -> pd.DataFrame:
-    announced = rows["announced_at"] if "announced_at" in rows else pd.Series(pd.NaT, index=rows.index)
-    parts = {"ticker": rows["ticker"], "ex_date": rows["session"], "value": value, "announced_at": announced}
-    return pd.DataFrame(parts)[there].assign(kind=kind)
-
-
-def _implied_dividends(rows: pd.DataFrame) -> pd.Series:
-    """Cash per share on each ex-date, from the steps of adj_close / close (CRSP's factor, as Yahoo uses it)."""
-    factor = rows["adj_close"] / rows["close"]
-    by_ticker = rows["ticker"]
-    step = 1 - factor.groupby(by_ticker).shift() / factor
-    cash = step * rows["close"].groupby(by_ticker).shift()
-    return cash.where(step > SMALLEST_DIVIDEND, 0.0)
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """NaN where a cell is missing or no number."""
+    if not (pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type)):
+        try:
+            return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+        except pa.ArrowException:
+            pass
+    numbers: npt.NDArray[np.float64] = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64)
+    return numbers

@@ -1,5 +1,10 @@
-"""Bars and actions into the lake. A changed bar is a new version, known only since it was recorded."""
+"""Bars and actions into the lake. A changed bar is a new version, known only since it was recorded.
 
+Rows are written by year, ticker and session: so one ticker's history and one session of all tickers are each found
+in a small part of the table.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from data.errors import InputError
-from data.lake import Lake, revisions
-from data.prices.files import PRICES
+from data.lake import Batches, Lake
+from data.prices.years import PRICES
+
+Origin = Literal["live", "backfill"]
 
 
 @dataclass(frozen=True)
@@ -24,20 +31,45 @@ def store_prices(
     bars: pd.DataFrame,
     actions: pd.DataFrame,
     recorded_at: np.datetime64,
-    origin: Literal["live", "backfill"] = "backfill",
+    origin: Origin = "backfill",
     tolerance: float = 0.0,
 ) -> Stored:
-    """Add bars and actions (see `PriceFile`); what is stored already is left as it is.
+    """Add bars and actions, one row a key and without the lake's own stamps; what is stored already stays as it is.
 
     A first version keeps the market's own stamp; a version that differs from a stored one, by more than the share
     `tolerance` in any number, is available from `recorded_at`. Check the basis first: see `refuse_other_basis`.
     """
-    new_bars = revisions(lake.current("bars"), bars, "bars", [*PRICES, "volume"], tolerance)
-    new_actions = revisions(lake.current("actions"), actions, "actions", ["value"], tolerance)
-    return Stored(
-        lake.merge("bars", _stamped(new_bars, recorded_at, origin)),
-        lake.merge("actions", _stamped(new_actions, recorded_at, origin)),
-    )
+    return store_batches(lake, lambda: [bars], [actions], recorded_at, origin, tolerance)
+
+
+def store_batches(
+    lake: Lake,
+    bars: Batches,
+    actions: Sequence[pd.DataFrame],
+    recorded_at: np.datetime64,
+    origin: Origin = "backfill",
+    tolerance: float = 0.0,
+) -> Stored:
+    """`store_prices` of more than memory holds: each of `actions` in a commit, then all bars in one.
+
+    No two batches of bars share a ticker and session; a later one of `actions` may restate an earlier.
+    """
+
+    def stamped(rows: pd.DataFrame) -> pd.DataFrame:
+        return _in_order(_stamped(rows, recorded_at, origin))
+
+    def add_actions(part: pd.DataFrame) -> int:
+        return lake.revise("actions", lambda: [part], ["value"], stamped, tolerance)
+
+    new_actions = sum(map(add_actions, actions))  # first: a kill must not leave a split's bars without the split
+    return Stored(lake.revise("bars", bars, [*PRICES, "volume"], stamped, tolerance), new_actions)
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """By year, ticker and day."""
+    day = rows["session" if "session" in rows else "ex_date"].to_numpy()
+    ticker = rows["ticker"].astype("category").cat.codes.to_numpy()
+    return rows.iloc[np.lexsort((day, ticker, day.astype("datetime64[Y]")))]
 
 
 def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64, origin: str) -> pd.DataFrame:
@@ -51,8 +83,8 @@ def _stamped(rows: pd.DataFrame, recorded_at: np.datetime64, origin: str) -> pd.
 
 def refuse_other_basis(lake: Lake, bars: pd.DataFrame) -> None:
     """InputError where the lake holds bars of one of these tickers on another basis."""
-    stored = lake.frame("bars", ["ticker", "basis"]).drop_duplicates("ticker").set_index("ticker")["basis"]
     incoming = bars.drop_duplicates("ticker").set_index("ticker")["basis"]
+    stored = lake.distinct("bars", "basis", list(incoming.index)).set_index("ticker")["basis"]
     both = incoming.index.intersection(stored.index)
     other = [ticker for ticker in both if stored[ticker] != incoming[ticker]]
     if other:

@@ -119,3 +119,16 @@ def test_a_million_stamps_take_under_two_seconds() -> None:
     assert time.process_time() - started < 2
     assert (stamps <= every.decision_at[informed]).all()
     assert (stamps > every.decision_at[informed - 1]).all()
+
+
+def test_a_calendar_that_ends_too_soon_names_the_fix() -> None:
+    every = sessions("XNYS")
+    assert every.labels[every.last_closed(np.datetime64("2015-12-31T20:59"))] == np.datetime64("2015-12-30")
+    assert every.labels[every.last_closed(np.datetime64("2015-12-31T21:00"))] == np.datetime64("2015-12-31")
+    assert every.last_closed(np.datetime64("1970-01-01")) == -1
+    with pytest.raises(ConfigError, match=r"knows them up to .* pip install --upgrade exchange_calendars"):
+        every.last_closed(every.target_close[-1])
+
+
+def test_indias_national_exchange_keeps_the_days_of_bombay() -> None:
+    np.testing.assert_array_equal(sessions("XNSE").closes, sessions("XBOM").closes)

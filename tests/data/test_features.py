@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.features import CROSS_SECTIONAL, FEATURES, SMALLEST_UNIT, UNIT_DECAY, WARM_UP, Array, PackedBars, returns
-from data.features import features as of_bars
+from data.adjust import SMALLEST_UNIT, UNIT_DECAY, Array, PackedBars, Returns, returns
+from data.features import CROSS_SECTIONAL, FEATURES, WARM_UP, features
 
 COLUMNS = FEATURES[:-CROSS_SECTIONAL]
 
@@ -22,6 +22,11 @@ def packed(tickers: int = 3, bars: int = 120, seed: int = 0, volatility: float =
     dividend = np.where(rng.random(close.shape) < 0.02, close * 0.01, 0.0)
     day = np.broadcast_to(np.arange(16436.0, 16436.0 + bars), close.shape).copy()
     return PackedBars(opening, high, low, close, rng.lognormal(21, 0.4, close.shape), split, dividend, day)
+
+
+def of_bars(bars: PackedBars, moves: Returns) -> Array:
+    """[tickers, bars, features]."""
+    return np.stack(features(bars, moves), axis=2)
 
 
 def table(bars: PackedBars) -> dict[str, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from data.errors import LakeError
 from data.lake import Lake, newest, revisions
@@ -160,3 +161,80 @@ def test_only_declared_columns_are_stored(tmp_path: Path) -> None:
     with pytest.raises((KeyError, pa.ArrowException)):
         lake.merge("bars", bars("B").drop(columns="available_at"))
     assert lake.count("bars") == 3
+
+
+# --- revise ----------------------------------------------------------------------------------------------------
+
+
+def revise(lake: Lake, *batches: pd.DataFrame) -> int:
+    return lake.revise("bars", lambda: [rows.drop(columns="version") for rows in batches], ["close"], lambda rows: rows)
+
+
+def test_revise_adds_what_is_new_or_differs_in_one_commit(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert revise(lake, bars(), bars("B")) == 6
+    assert revise(lake, bars(), bars("B")) == 0
+    changed = pd.concat([bars("B")[:1], bars("B", close=11.0)[1:2]])
+    assert revise(lake, bars("C"), changed) == 4
+    assert DeltaTable(tmp_path / "bars").version() == 2  # one for the table itself
+    newest_of_b = lake.current("bars").query("ticker == 'B'")
+    assert newest_of_b[["version", "close"]].to_numpy().tolist() == [[1, 10.0], [2, 11.0], [1, 10.0]]
+    assert lake.count("bars") == 10
+
+
+def test_revise_makes_no_table_for_nothing(tmp_path: Path) -> None:
+    assert revise(Lake(tmp_path / "lake")) == revise(Lake(tmp_path / "lake"), bars()[:0]) == 0
+    assert not (tmp_path / "lake").exists()
+
+
+def test_revise_begins_again_where_another_committed_meanwhile(tmp_path: Path) -> None:
+    lake, other = Lake(tmp_path), Lake(tmp_path)
+    calls = []
+
+    def batches() -> list[pd.DataFrame]:
+        calls.append(len(calls))
+        if len(calls) == 2:  # the first only asks whether there is anything
+            other.merge("bars", bars("B", close=11.0))
+        return [rows.drop(columns="version") for rows in (bars(), bars("B"))]
+
+    lake.merge("bars", bars("Z"))
+    assert lake.revise("bars", batches, ["close"], lambda rows: rows) == 6
+    versions = lake.frame("bars").groupby(["ticker", "version"]).size()
+    assert versions.to_dict() == {("A", 1): 3, ("B", 1): 3, ("B", 2): 3, ("Z", 1): 3}
+
+
+def test_a_lookup_finds_its_rows_whatever_their_order_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.lake.ROW_GROUP", 4)
+    lake = Lake(tmp_path)
+    names = [f"T{number:02d}" for number in np.random.default_rng(0).permutation(30)]
+    for part in (names[:20], names[20:]):
+        lake.merge("bars", pd.concat([bars(name) for name in part]).sample(frac=1, random_state=0))
+    for wanted in (["T05"], ["T29", "T00", "T13"], ["none"]):
+        found = lake.current_among("bars", pd.Series(wanted), ["close"])
+        assert sorted(set(found["ticker"])) == sorted(set(wanted) & set(names))
+        assert len(found) == 3 * len(set(wanted) & set(names))
+    assert revise(lake, pd.concat([bars(name)[1:2] for name in names])) == 0
+
+
+def test_coded_is_frame_with_categories(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    columns = ["ticker", "session", "close", "available_at"]
+    assert lake.coded("bars", columns).columns.tolist() == columns
+    lake.merge("bars", pd.concat([bars("B"), bars("A")]))
+    lake.merge("bars", bars("C"))
+    coded = lake.coded("bars", columns)
+    assert isinstance(coded["ticker"].dtype, pd.CategoricalDtype)
+    plain = coded.astype({"ticker": "str"}).sort_values(["ticker", "session"], ignore_index=True)
+    expected = lake.frame("bars", columns).sort_values(["ticker", "session"], ignore_index=True)
+    pd.testing.assert_frame_equal(plain, expected)
+    assert sorted(lake.coded("bars", columns, ["C", "A", "Z"])["ticker"].unique()) == ["A", "C"]
+
+
+def test_distinct_tells_each_pair_once(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.distinct("bars", "basis", ["A"]).empty
+    lake.merge("bars", pd.concat([bars(), bars("B").assign(basis="split")]))
+    found = lake.distinct("bars", "basis", ["A", "B", "C"]).sort_values("ticker")
+    assert found.to_numpy().tolist() == [["A", "raw"], ["B", "split"]]

@@ -12,11 +12,10 @@ from data.errors import LakeError
 from data.features import CROSS_SECTIONAL, FEATURES, WARM_UP
 from data.lake import Lake
 from data.news.index import build_news
-from data.packing import action_rows, bar_rows, pack, positions
-from data.panel import Panel, build_panel
-from data.prices.files import read_prices
-from data.prices.store import store_prices
+from data.packing import Tape, action_rows, pack, places
+from data.panel import BLOCK, Panel, build_panel
 from data.simulate import MarketConfig, simulate, write
+from pipelines.imports import import_prices
 
 DAYS = span(60)
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(24, "h")
@@ -176,12 +175,10 @@ def test_a_label_is_missing_where_either_bar_is() -> None:
 def test_labels_of_an_imported_world_are_its_realised_returns(tmp_path: Path) -> None:
     made = simulate(MarketConfig(seed=4, tickers=8, sessions=200))
     write(made, tmp_path)
-    now = np.datetime64("2020-01-01", "us")
-    part = read_prices(tmp_path / "prices.parquet", {}, "XNYS", "raw", None, now)
-    assert part.quarantine.skipped == {}
-    assert set(part.actions["kind"]) == {"dividend", "split"}
     lake = Lake(tmp_path / "lake")
-    store_prices(lake, part.bars, part.actions, now)
+    now = np.datetime64("2020-01-01", "us")
+    assert import_prices(lake, [tmp_path / "prices.parquet"], {}, "XNYS", "raw", None, now).skipped == {}
+    assert set(lake.frame("actions")["kind"]) == {"dividend", "split"}
     bars = lake.frame("bars")
     days = sessions("XNYS").between(bars["session"].min(), bars["session"].max())
     imported = build_panel(tuple(sorted(set(bars["ticker"]))), days, bars, lake.frame("actions"), NO_NEWS)
@@ -341,6 +338,22 @@ def test_bars_of_others_and_outside_the_sessions_are_left_out() -> None:
     np.testing.assert_array_equal(made.features[..., OWN], panel(bar_frame(DAYS, closes)).features[:, 10:, OWN])
 
 
+def test_a_ticker_is_the_same_alone_and_among_many() -> None:
+    parts = [random_world(seed) for seed in range(5)]
+    bars = pd.concat([part.assign(ticker=part["ticker"] + str(number)) for number, (part, _) in enumerate(parts)])
+    act = pd.concat([part.assign(ticker=part["ticker"] + str(number)) for number, (_, part) in enumerate(parts)])
+    bars = bars.sample(frac=1, random_state=0)
+    many = panel(bars.assign(ticker=bars["ticker"].astype("category")), act)
+    assert len(many.tickers) > 2 * BLOCK
+    for number, ticker in enumerate(many.tickers):
+        alone = panel(bars[bars["ticker"] == ticker], act)
+        np.testing.assert_array_equal(many.features[number, :, OWN], alone.features[0, :, OWN], err_msg=ticker)
+        for name in ("mask", "observed", "unit", "close", "share_ratio"):
+            np.testing.assert_array_equal(getattr(many, name)[number], getattr(alone, name)[0], err_msg=ticker)
+        for target in LABELS:
+            np.testing.assert_array_equal(many.labels[target][number], alone.labels[target][0], err_msg=ticker)
+
+
 def test_a_feature_that_is_not_finite_is_refused() -> None:
     bars = bar_frame(DAYS, walk(60))
     bars.loc[30, "volume"] = np.inf
@@ -359,7 +372,8 @@ def test_a_panel_is_frozen() -> None:
 
 def test_packing_puts_observed_bars_side_by_side() -> None:
     lines = {"A": [1.0, np.nan, 3.0, 4.0], "B": [np.nan, 6.0]}
-    bars = bar_rows(pd.concat([bar_frame(DAYS, line, name) for name, line in lines.items()]), ("A", "B"), DAYS)
+    frame = pd.concat([bar_frame(DAYS, line, name) for name, line in lines.items()])
+    bars = Tape.of(frame, ("A", "B"), DAYS).rows(0, 2)
     act = action_frame(
         [
             ("A", DAYS.labels[1], "split", 2.0, "2015-01-01"),  # on the missing bar: counts on the next
@@ -370,21 +384,21 @@ def test_packing_puts_observed_bars_side_by_side() -> None:
     )
     splits, dividends = (action_rows(act, kind, ("A", "B"), DAYS) for kind in ("split", "dividend"))
     both = np.array([0, 1])
-    known_bars = bars.as_known(0, both)
-    np.testing.assert_array_equal(positions(known_bars), [0, 1, 2, 0])
-    made = pack(known_bars, splits.as_known(0, both), dividends.as_known(0, both), both)
+    np.testing.assert_array_equal(places(bars, both), [[0, 0, 0, 1], [0, 1, 2, 0]])
+    made = pack(bars, splits, dividends, both)
     np.testing.assert_array_equal(made.close, [[1, 3, 4], [6, np.nan, np.nan]])
     np.testing.assert_array_equal(made.split, [[1, 10, 1], [1, 1, 1]])
     np.testing.assert_array_equal(made.dividend, [[0, 0, 0.25], [0, 0, 0]])
-    only = pack(bars.as_known(0, both[1:]), splits.as_known(0, both[1:]), dividends.as_known(0, both[1:]), both[1:])
+    second = both[1:]
+    only = pack(bars.among(second), splits.among(second), dividends.among(second), second)
     np.testing.assert_array_equal(only.close, [[6]])
 
 
 def test_the_newest_version_known_in_time_or_late_but_by_then() -> None:
     bars = bar_frame(DAYS, [1.0, 2.0])
     late = bars.iloc[[0]].assign(close=9.0, version=2, available_at=bars["available_at"].iloc[0] + 7 * DAY)
-    rows = bar_rows(pd.concat([late, bars]), ("A",), DAYS)
+    rows = Tape.of(pd.concat([late, bars]), ("A",), DAYS).rows(0, 1)
     since = int(DAYS.first_informed([DAYS.closes[0] + 7 * DAY])[0])
-    np.testing.assert_array_equal(rows.late, [True, False, False])
-    close = {when: rows.as_known(when, np.array([0])).values[:, 3].tolist() for when in (0, since - 1, since)}
+    np.testing.assert_array_equal(rows.late, [False, True, False])
+    close = {when: rows.as_known(when).values[3].tolist() for when in (0, since - 1, since)}
     assert close == {0: [1.0, 2.0], since - 1: [1.0, 2.0], since: [9.0, 2.0]}

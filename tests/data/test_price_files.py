@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import pandas as pd
 import pytest
 
 from data.errors import InputError
+from data.intake import Quarantine
 from data.lake import Lake
-from data.prices.files import Basis, PriceFile, read_prices
+from data.prices.files import Basis, PriceTerms, read_prices
 from data.prices.store import Stored, refuse_other_basis, store_prices
+from data.prices.years import Years
+from data.spool import open_spool
 
 NOW = np.datetime64("2016-02-01T12:00:00", "us")
 RECORDED = np.datetime64("2016-02-01T12:00:00", "us")
@@ -28,11 +32,29 @@ def file(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def read(path: Path, basis: Basis = "split", ticker: str | None = None, **mapping: str) -> PriceFile:
-    return read_prices(path, mapping, "XNYS", basis, ticker, NOW)
+@dataclass(frozen=True)
+class Part:
+    """What one file gives."""
+
+    bars: pd.DataFrame
+    actions: pd.DataFrame
+    read: int
+    quarantine: Quarantine
 
 
-def store(lake: Lake, part: PriceFile, recorded_at: np.datetime64 = RECORDED) -> Stored:
+def read(path: Path, basis: Basis = "split", ticker: str | None = None, **mapping: str) -> Part:
+    terms = PriceTerms(mapping, "XNYS", basis, ticker, NOW)
+    with open_spool(path.parent) as spool:
+        years = Years(spool)
+        file = read_prices(path, terms, years)
+        [repeats], actions = years.settle(terms.exchange, basis, ["dividend" in file.columns])
+        bars = pd.concat(years.bars(terms.exchange, basis), ignore_index=True)
+    file.quarantine.add("duplicate row", repeats)
+    none = pd.DataFrame({"ticker": [], "ex_date": [], "kind": [], "value": []})
+    return Part(bars, actions[0] if actions else none, file.read, file.quarantine)
+
+
+def store(lake: Lake, part: Part, recorded_at: np.datetime64 = RECORDED) -> Stored:
     return store_prices(lake, part.bars, part.actions, recorded_at)
 
 
@@ -101,17 +123,17 @@ def test_a_file_of_one_ticker_needs_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({"close": "n/a"}, "null or unreadable number"),
-        ({"open": ""}, "null or unreadable number"),
-        ({"volume": "inf"}, "null or unreadable number"),
-        ({"low": 0}, "price not above zero"),
-        ({"volume": -1}, "negative volume"),
+        ({"close": "n/a"}, "missing-price"),
+        ({"open": ""}, "missing-price"),
+        ({"volume": "inf"}, "infinite-volume"),
+        ({"low": 0}, "zero-price"),
+        ({"volume": -1}, "negative-volume"),
         ({"dividend": 10.01}, "dividend above the close"),
-        ({"high": 8.5}, "high below low"),
+        ({"high": 8.5}, "high-below-low"),
         ({"ticker": ""}, "no ticker"),
         ({"ticker": "<b>"}, "odd ticker"),
-        ({"date": "2015-12-26"}, "not a session"),
-        ({"date": "2016-02-01"}, "session not closed yet"),
+        ({"date": "2015-12-26"}, "weekend-bar"),
+        ({"date": "2016-02-01"}, "future-bar"),
         ({"date": "2016-02-02"}, "stamp in the future"),
         ({"date": "1962-01-02"}, "stamp before 1985"),
         ({"date": "30.12.2015"}, "unreadable stamp"),
@@ -131,7 +153,7 @@ def test_a_bad_row_is_quarantined_and_counted(tmp_path: Path, bad: dict[str, Any
 def test_a_row_without_its_adjusted_close_is_quarantined(tmp_path: Path, basis: Basis, value: str) -> None:
     good = many(10, adj_close=10.0)
     part = read(file(tmp_path, [*good[:4], {**good[4], "adj_close": value}, *good[5:]]), basis)
-    assert part.quarantine.skipped == {"null or unreadable number": 1}
+    assert part.quarantine.skipped == {"unreadable adjusted close": 1}
     assert len(part.bars) == 9
     assert pd.Timestamp(good[4]["date"]) not in set(part.bars["session"])
     assert part.actions.empty
@@ -150,9 +172,9 @@ REFUSED: list[tuple[str, str]] = [
     ("\x00\x01\x02", "expected"),
     (f"{HEADER}\n", "only a header"),
     ("ticker,date,open,high,low,close\nA,2015-12-30,10,11,9,10\n", "column volume"),
-    (f"{HEADER}\nA,2015-12-30,10,11,9,10,1\nA,2015-12-30,10,11,9,10.5,1\n", "rows disagree.*A on 2015-12-30"),
+    (f"{HEADER}\nA,2015-12-30,10,11,9,10,1\nA,2015-12-30,10,11,9,10.5,1\n", "rows of 2015 disagree.*A on 2015-12-30"),
     (f"{HEADER}\nA,2015-12-30,10,11,9,10,1\nA,12/31/2015,10,11,9,10,1\n", "1 of 2.*12/31/2015"),
-    (f"{HEADER}\nA,2015-12-26,10,11,9,10,1\n", "found none .not a session: 1"),
+    (f"{HEADER}\nA,2015-12-26,10,11,9,10,1\n", "found none .weekend-bar: 1"),
 ]
 
 
@@ -196,7 +218,7 @@ def test_rows_that_disagree_in_any_column_are_refused(
     tmp_path: Path, basis: Basis, name: str, first: Any, second: Any
 ) -> None:
     path = file(tmp_path, [row("B", **{name: first}), row(**{name: first}), row(**{name: second})])
-    with pytest.raises(InputError, match=rf"2 rows disagree, such as A on 2015-12-30: {name} ") as refusal:
+    with pytest.raises(InputError, match=rf"2 rows of 2015 disagree, such as A on 2015-12-30: {name} ") as refusal:
         read(path, basis)
     for value in (first, second):
         assert str(value).replace("T", " ").removesuffix("Z") in str(refusal.value)

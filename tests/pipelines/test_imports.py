@@ -1,13 +1,16 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from killing import kill_after, row_hashes, run_to_its_end
 
+from data.calendar import sessions
 from data.lake import Lake
+from pipelines.imports import import_prices
 
 TABLES = ("bars", "actions", "headlines", "links", "forecasts")
 Tapewire = Callable[..., Any]
@@ -141,18 +144,81 @@ def test_bad_rows_are_quarantined_and_counted(fund: Path, tapewire: Tapewire) ->
     result = ran.json
     assert result["read"] == 401
     assert result["added"] == 401 - sum(result["skipped"].values())
-    holidays = result["skipped"].pop("not a session")
+    holidays = result["skipped"].pop("holiday-bar")
     assert holidays == 14
     assert result["skipped"] == {
-        "null or unreadable number": 1,
+        "missing-price": 1,
         "unreadable stamp": 1,
-        "high below low": 1,
-        "price not above zero": 1,
+        "high-below-low": 1,
+        "negative-price": 1,
         "duplicate row": 1,
     }
     told = tapewire(fund, "import", "prices", fund / "file.csv")
     assert "401 rows read, 0 new" in told.out
     assert "unreadable stamp" in told.out
+
+
+def yearly(ticker: str, first: str, closes: Sequence[float], adjusted: Sequence[float]) -> list[str]:
+    days = [day.date() for day in pd.bdate_range(first, periods=len(closes)) if (day.month, day.day) != (1, 1)]
+    pairs = zip(days, closes, adjusted, strict=False)
+    return [f"{day},{close},{close + 1},{close - 1},{close},{part},10,{ticker}" for day, close, part in pairs]
+
+
+def test_many_files_in_any_order_over_years_make_one_lake(
+    fund: Path, tmp_path: Path, tapewire: Tapewire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut by ticker, by year or not at all, shuffled, with rows that several files share: the same bars and actions."""
+    closes = np.random.default_rng(0).uniform(50, 60, 300).round(2)
+    factor = np.where(np.arange(300) < 105, 0.99, 1.0)  # a dividend across the turn of the year
+    lines = [line for name in ("AAA", "BBB", "CCC") for line in yearly(name, "2014-08-08", closes, closes * factor)]
+    head = "date,open,high,low,close,adj_close,volume,ticker"
+    rng = np.random.default_rng(1)
+
+    def stored(name: str, *parts: list[str]) -> list[pd.DataFrame]:
+        assert tapewire(tmp_path, "init", name).code == 0
+        folder = tmp_path / name
+        files = [
+            written(folder, "\n".join([head, *rng.permutation(part)]), f"{at}.csv") for at, part in enumerate(parts)
+        ]
+        ran = tapewire(folder, "import", "prices", *files, "--json")
+        assert ran.code == 0, ran.err
+        again = tapewire(folder, "import", "prices", *files, "--json").json
+        assert (again["added"], again["actions_added"]) == (0, 0)
+        lake = Lake(folder / "lake")
+        return [lake.current(table).drop(columns="recorded_at") for table in ("bars", "actions")]
+
+    whole = stored("whole", lines)
+    assert len(whole[0]) == len([line for line in lines if int(line[:4]) in (2014, 2015)]) - 3 * holidays(lines)
+    assert whole[1]["kind"].tolist() == ["dividend"] * 3
+    monkeypatch.setattr("data.prices.years.HELD", 50)
+    for name, parts in {
+        "pieces": [lines],
+        "tickers": [[line for line in lines if line.endswith(ticker)] for ticker in ("CCC", "AAA", "BBB")],
+        "overlapping": [lines, lines[:200], lines[400:]],
+    }.items():
+        for frame, expected in zip(stored(name, *parts), whole, strict=True):
+            pd.testing.assert_frame_equal(frame, expected)
+
+
+def holidays(lines: list[str]) -> int:
+    days = pd.DatetimeIndex(sorted({line[:10] for line in lines}))
+    return int((sessions("XNYS").index(days) < 0).sum())
+
+
+def test_a_killed_import_run_again_is_as_if_undisturbed(fund: Path, sources: Path) -> None:
+    job = (fund / "lake", sources / "prices.parquet")
+    seconds = run_to_its_end(import_in, fund / "whole", job[1])
+    for moment in np.random.default_rng(0).uniform(0.3, 1, 6) * seconds:
+        kill_after(moment, import_in, *job)
+    run_to_its_end(import_in, *job)
+    found, expected = (row_hashes(Lake(at)) for at in (job[0], fund / "whole"))
+    assert found == expected
+    assert sorted(path.name for path in fund.iterdir() if path.suffix != ".toml") == ["lake", "whole"]
+
+
+def import_in(folder: Path, path: Path) -> None:
+    """In a process of its own."""
+    import_prices(Lake(folder), [path], {}, "XNYS", "raw", now=np.datetime64("2026-01-01", "us"))
 
 
 def test_bad_headlines_are_quarantined_and_counted(fund: Path, tapewire: Tapewire) -> None:
@@ -218,7 +284,7 @@ BAD_PRICES: dict[str, tuple[str | bytes, list[str], list[str]]] = {
     "nothing usable": (
         BARS.replace("2015-12-28", "2015-12-25").replace("-29,", "-26,").replace("-30,", "-27,"),
         [],
-        ["not a session"],
+        ["holiday-bar", "weekend-bar"],
     ),
     "unknown basis": (BARS, ["--basis", "adjusted"], ["--basis", "adjusted", "raw", "split", "total"]),
     "unknown key of the map": (BARS, ["--map", "price=Close"], ["--map", "price"]),

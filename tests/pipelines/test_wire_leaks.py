@@ -41,7 +41,7 @@ def test_no_sample_holds_a_title_that_was_not_there_yet(tmp_path):
         bars(folder)
         seen = watch(server, folder, np.random.default_rng(7))
     workspace_ = open_workspace(folder)
-    news = load_panel(workspace_.lake, workspace_.config).news
+    news = load_panel(workspace_, workspace_.config).news
     for cells in (news.own, news.market):
         assert len(cells.text) > 15
         for text, session in zip(cells.text, cells.session, strict=True):
