@@ -76,6 +76,36 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_STAMPS,
         ]
     ),
+    "tickers": pa.schema(
+        [
+            ("ticker", pa.string()),
+            ("source", pa.string()),
+            ("version", pa.int32()),
+            ("outcome", pa.string()),  # of the last attempt: fed | ended | unknown | limited | failed
+            ("code", pa.string()),
+            ("reason", pa.string()),
+            ("since", pa.date32()),  # the bars stored are all there are from here
+            ("through", pa.date32()),  # to here
+            ("failing_since", INSTANT),
+            ("retry_at", INSTANT),
+            *_STAMPS,
+        ]
+    ),
+    "adjustments": pa.schema(
+        [
+            ("ticker", pa.string()),
+            ("ex_date", pa.date32()),
+            ("source", pa.string()),
+            ("version", pa.int32()),
+            ("ratio", pa.float64()),  # of the split: new shares per old
+            (
+                "factor",
+                pa.float64(),
+            ),  # what the vendor's earlier prices were multiplied by to undo it; 1: nothing to undo
+            ("evidence", pa.string()),  # stored | step | custom: see data/prices/traded.py
+            *_STAMPS,
+        ]
+    ),
     "forecasts": pa.schema(
         [
             ("ticker", pa.string()),
@@ -103,5 +133,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "headlines": ("id",),
     "links": ("id", "ticker"),
     "feeds": ("name", "url"),
+    "tickers": ("ticker", "source"),
+    "adjustments": ("ticker", "ex_date", "source"),
     "forecasts": ("target_session", "ticker", "model_id", "data_version"),
 }

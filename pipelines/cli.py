@@ -32,6 +32,8 @@ feeding = typer.Typer(help="The feeds of this workspace and those known.", no_ar
 app.add_typer(feeding, name="feeds")
 linking = typer.Typer(help="Which tickers a headline is about.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(linking, name="link")
+pricing = typer.Typer(help="The prices of this workspace.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(pricing, name="prices")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of tapewire.toml.")]
@@ -123,18 +125,69 @@ def import_headlines_command(
 @app.command()
 def ingest(
     news: Annotated[bool, typer.Option("--news", help="Read the feeds of [[news.feeds]].")] = False,
+    prices: Annotated[
+        bool, typer.Option("--prices", help="Get the watchlist's bars from the vendor of [tape].")
+    ] = False,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Read every feed once and store what is new. Exit code 3: some failed; 4: all did."""
+    """Read every feed, or every ticker's prices, once and store what is new. Exit code 3: some failed; 4: all did."""
     from data.errors import ConfigError
+
+    if not (news or prices):
+        raise ConfigError("ingest: expected what to read, found nothing. Say --news, --prices or both.")
+    workspace = _workspace(sets)
+    jobs = {"news": _ingest_news, "prices": _ingest_prices}
+    wanted = [name for name, said in (("news", news), ("prices", prices)) if said]
+    results = {name: jobs[name](workspace) for name in wanted}
+    records: dict[str, object] = {name: record for name, (_, record, _) in results.items()}
+    texts = [text for _, _, text in results.values()]
+    _print(records if len(wanted) > 1 else results[wanted[0]][1], json, lambda: "\n".join(texts))
+    codes = {code for code, _, _ in results.values()}
+    raise typer.Exit(codes.pop() if len(codes) == 1 else 3)
+
+
+def _ingest_news(workspace: "Workspace") -> tuple[int, dict[str, object], str]:
+    """The exit code, the record and the text of one job."""
     from pipelines.ingest import ingest_news
     from pipelines.table import ingest_table
 
-    if not news:
-        raise ConfigError("ingest: expected what to read, found nothing. Say --news.")
-    result = ingest_news(_workspace(sets))
-    _print(result.as_dict(), json, lambda: ingest_table(result))
+    result = ingest_news(workspace)
+    return result.exit_code, result.as_dict(), ingest_table(result)
+
+
+def _ingest_prices(workspace: "Workspace") -> tuple[int, dict[str, object], str]:
+    from pipelines.ingest_prices import ingest_prices
+    from pipelines.progress import progress_bar
+    from pipelines.table import tape_table
+
+    with progress_bar("Prices") as advance:
+        result = ingest_prices(workspace, advance=advance)
+    return result.exit_code, result.as_dict(), tape_table(result)
+
+
+@pricing.command("check")
+def check_prices_command(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files to check before import; else the lake.")] = None,
+    map_: Map = None,
+    ticker: Annotated[str | None, typer.Option(help="Ticker of files without such a column.")] = None,
+    basis: Annotated[str, typer.Option(help="What the prices are: raw | split | total adjusted.")] = "split",
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Flag what is wrong with prices. Exit code 3: rows would be left out; 2: a file would be refused."""
+    from data.prices.files import PriceTerms
+    from data.tabular import parse_mapping
+    from pipelines import imports, quality
+    from pipelines.instants import utc_now
+
+    workspace, now = _workspace(sets), utc_now()
+    if files:
+        terms = PriceTerms(parse_mapping(map_), workspace.config.calendar, imports.parse_basis(basis), ticker, now)
+        result = quality.check_files(workspace, files, terms)
+    else:
+        result = quality.check_lake(workspace, now)
+    _print(result.as_dict(), json, lambda: quality.quality_table(result))
     raise typer.Exit(result.exit_code)
 
 
@@ -261,15 +314,27 @@ def headlines(as_of: AsOf = None, limit: Limit = None, sets: Sets = None, json: 
 
 
 @app.command()
-def bars(ticker: str, as_of: AsOf = None, limit: Limit = None, sets: Sets = None, json: Json = False) -> None:
+def bars(
+    ticker: str,
+    as_of: AsOf = None,
+    adjusted: Annotated[bool, typer.Option("--adjusted", help="With adjusted closes and total returns.")] = False,
+    limit: Limit = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
     """List the bars of one ticker in the lake."""
+    from data.calendar import sessions
+    from data.prices.markets import calendar_of
     from pipelines import listing
     from pipelines.instants import parse_instant
 
-    workspace = _workspace(sets)
-    instant = parse_instant(as_of, workspace.config)
-    columns = ("session", "open", "high", "low", "close", "volume", "available_at")
-    _print_lines(listing.bars(workspace.lake, ticker.upper(), instant, limit), json, columns)
+    workspace, ticker = _workspace(sets), ticker.upper()
+    config = workspace.config
+    instant = parse_instant(as_of, config)
+    exchange = sessions(calendar_of(ticker, config.tape.calendars, config.calendar)) if adjusted else None
+    values = ("split_close", "adjusted_close", "total_return") if adjusted else ("open", "high", "low", "volume")
+    columns = ("session", "close", *values, "available_at")
+    _print_lines(listing.bars(workspace.lake, ticker, instant, limit, exchange), json, columns)
 
 
 @app.command()

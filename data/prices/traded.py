@@ -1,0 +1,203 @@
+"""A vendor's history as it was traded: what the vendor has divided by later splits is multiplied again.
+
+Vendors restate all earlier prices, volumes and dividends when a share is split. Stored like that, yesterday's bar
+would change with every split to come, so each split is judged by itself: has the vendor adjusted for it? Bars stored
+before the split say so at once, else the step of the vendor's prices over the ex-date, else the vendor's custom.
+What then differs from a stored number by no more than the vendor's rounding is the stored number. Pure: no lake.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.prices.source import ACTION_COLUMNS, BAR_COLUMNS, History, MalformedError
+
+Evidence = Literal["stored", "step", "custom"]
+Floats = npt.NDArray[np.float64]
+
+PRICES = BAR_COLUMNS[1:5]
+TOLERANCE = 1e-6  # as a share: 32-bit floats carry 6e-8, and the smallest tick of a price is far larger
+TELLING_SPLIT = np.log(1.2)  # of a smaller ratio a step in prices may as well be the day's own move
+ODD_FACTOR = np.log(1.05)
+CONSTANT = 1e-3  # a spread of factors so small is one factor
+MOST_AT_ONCE = 6  # splits after the last stored bar whose combinations are tried
+FEW = 3  # bars that must agree before a constant factor between two histories is believed
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split and what the vendor had divided its earlier prices by: the ratio, or 1."""
+
+    ex_date: np.datetime64
+    ratio: float
+    factor: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Traded:
+    """Bars (`BAR_COLUMNS`) and actions (`ACTION_COLUMNS`) as traded, and how each split was judged."""
+
+    bars: pd.DataFrame
+    actions: pd.DataFrame
+    splits: tuple[Split, ...]
+
+
+def as_traded(history: History, stored: pd.DataFrame, unit: float, split_adjusted: bool) -> Traded:
+    """Undo the splits of `history`. `stored`: this ticker's bars in the lake, as traded (`BAR_COLUMNS`), or none.
+
+    `unit` and `split_adjusted` are the vendor's (see `PriceSource`). Raises MalformedError where rows of one session
+    disagree, or where all of the overlap is off by one factor that no split explains.
+    """
+    bars = _once(history.bars.sort_values("session", ignore_index=True), "session")
+    actions = _once(_usable(history.actions), "ex_date", "kind")
+    splits = _judge(bars, actions, stored, split_adjusted)
+    factor = _factor(splits, bars["session"].to_numpy())
+    traded = bars.assign(**{name: bars[name] * factor for name in PRICES}, volume=bars["volume"] / factor)
+    _refuse_unexplained(traded, stored)
+    paid = np.where(actions["kind"] == "dividend", _factor(splits, actions["ex_date"].to_numpy()), 1.0)
+    known = _as_stored(traded, stored, factor, unit)
+    return Traded(known, actions.assign(value=actions["value"] * paid, slack=unit * paid), splits)
+
+
+def settle_actions(actions: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
+    """`actions` of `as_traded`, with the stored value (of `ACTION_COLUMNS`) where they differ by rounding."""
+    if actions.empty:
+        return actions[ACTION_COLUMNS]
+    joined = actions.merge(stored[ACTION_COLUMNS], on=["ex_date", "kind"], how="left", suffixes=("", "_stored"))
+    old = joined["value_stored"]
+    near = (joined["value"] - old).abs() <= old.abs() * TOLERANCE + joined["slack"]
+    settled: pd.DataFrame = joined.assign(value=joined["value"].mask(near, old))[ACTION_COLUMNS]
+    return settled
+
+
+def differs(bars: pd.DataFrame, stored: pd.DataFrame) -> bool:
+    """Whether a price of a session that both have is another one: volumes are revised every night, prices are not."""
+    return any(
+        bool(((bars[name].to_numpy() != old) & np.isfinite(old) & bars[name].notna().to_numpy()).any())
+        for name in PRICES
+        for old in [_stored_numbers(bars, stored, name)]
+    )
+
+
+def has_new(actions: pd.DataFrame, stored: pd.DataFrame) -> bool:
+    """Whether one of `actions` is not among the stored ones, or has another value."""
+    if actions.empty:
+        return False
+    known = set(stored[ACTION_COLUMNS].itertuples(index=False, name=None))
+    return not known.issuperset(actions[ACTION_COLUMNS].itertuples(index=False, name=None))
+
+
+def _once(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    once: pd.DataFrame = rows.drop_duplicates(ignore_index=True)
+    twice = once[once.duplicated([*keys], keep=False) & once[keys[0]].notna()]
+    if not twice.empty:
+        raise MalformedError(f"two rows of {twice[keys[0]].iloc[0]:%Y-%m-%d} disagree")
+    return once
+
+
+def _usable(actions: pd.DataFrame) -> pd.DataFrame:
+    value = actions["value"]
+    split = actions["kind"] == "split"
+    good = (value > 0) & (value < np.inf) & actions["ex_date"].notna() & ((value != 1) | ~split)
+    return actions.loc[good, ACTION_COLUMNS].reset_index(drop=True)
+
+
+def _judge(bars: pd.DataFrame, actions: pd.DataFrame, stored: pd.DataFrame, custom: bool) -> tuple[Split, ...]:
+    """Every split, newest first. Splits that follow the same stored bar are judged together, later ones undone."""
+    rows = actions[actions["kind"] == "split"].sort_values("ex_date", ascending=False)
+    if rows.empty:
+        return ()
+    ends = bars[["open", "close"]].to_numpy()
+    sound = bars.loc[np.flatnonzero(((ends > 0) & (ends < np.inf)).all(axis=1))]
+    overlap = _stored_numbers(sound, stored, "close")
+    known = np.flatnonzero(np.isfinite(overlap) & (overlap > 0))
+    sessions, closes = sound["session"].to_numpy(), sound["close"].to_numpy()
+    judged: list[Split] = []
+    following = np.searchsorted(sessions[known], rows["ex_date"].to_numpy()) - 1
+    for at in dict.fromkeys(following.tolist()):
+        group = [(day, float(ratio)) for day, ratio in rows.loc[following == at, ["ex_date", "value"]].to_numpy()]
+        if at < 0 or len(group) > MOST_AT_ONCE:
+            judged += [_by_step(sound, np.datetime64(day, "s"), ratio, custom) for day, ratio in group]
+            continue
+        later = float(np.prod([split.factor for split in judged]))
+        seen = float(overlap[known[at]] / (closes[known[at]] * later))
+        for (day, ratio), adjusted in zip(group, _explaining(seen, [ratio for _, ratio in group], custom), strict=True):
+            judged.append(Split(np.datetime64(day, "s"), ratio, ratio if adjusted else 1.0, "stored"))
+    return tuple(judged)
+
+
+def _explaining(seen: float, ratios: list[float], custom: bool) -> tuple[bool, ...]:
+    """Which splits the vendor has adjusted for, where a stored price is `seen` times its own: the nearest product."""
+
+    def distance(choice: tuple[bool, ...]) -> float:
+        product = np.prod([ratio for ratio, chosen in zip(ratios, choice, strict=True) if chosen])
+        return round(float(abs(np.log(seen / product))), 6)
+
+    choices = itertools.product((custom, not custom), repeat=len(ratios))  # the vendor's custom first
+    return min(choices, key=distance)
+
+
+def _by_step(bars: pd.DataFrame, day: np.datetime64, ratio: float, custom: bool) -> Split:
+    """A split that no stored bar precedes: the vendor's own prices may show it."""
+    step = _step(bars, day)
+    if step is None or abs(np.log(ratio)) < TELLING_SPLIT:
+        return Split(day, ratio, ratio if custom else 1.0, "custom")
+    adjusted = abs(np.log(step)) < abs(np.log(step * ratio))
+    return Split(day, ratio, ratio if adjusted else 1.0, "step")
+
+
+def _step(bars: pd.DataFrame, day: np.datetime64) -> float | None:
+    """The open of the ex-date over the close before it, in the vendor's prices; None where one is missing."""
+    at = int(np.searchsorted(bars["session"].to_numpy(), day))
+    if at == 0 or at == len(bars):
+        return None
+    return float(bars["open"].iloc[at] / bars["close"].iloc[at - 1])
+
+
+def _factor(splits: tuple[Split, ...], days: npt.NDArray[Any]) -> Floats:
+    """The product of the factors of all splits after each day."""
+    factor = np.ones(len(days))
+    for split in splits:
+        factor[days < split.ex_date] *= split.factor
+    return factor
+
+
+def _refuse_unexplained(bars: pd.DataFrame, stored: pd.DataFrame) -> None:
+    ratio = _stored_numbers(bars, stored, "close") / bars["close"].to_numpy()
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    if len(ratio) < FEW or np.ptp(np.log(ratio)) > CONSTANT or abs(np.log(ratio[0])) < ODD_FACTOR:
+        return
+    raise MalformedError(
+        f"all {len(ratio)} stored bars are {ratio[0]:.6g} times the vendor's, and it names no split that explains it"
+    )
+
+
+def _as_stored(bars: pd.DataFrame, stored: pd.DataFrame, factor: Floats, unit: float) -> pd.DataFrame:
+    """`bars` with the stored numbers where the vendor's rounding may be all that differs.
+
+    A volume of zero beside a stored one is the vendor's way to say that it has none.
+    """
+    settled = {}
+    for name in PRICES:
+        old, new = _stored_numbers(bars, stored, name), bars[name].to_numpy()
+        settled[name] = np.where(np.abs(new - old) <= np.abs(old) * TOLERANCE + unit * factor, old, new)
+    old, new = _stored_numbers(bars, stored, "volume"), bars["volume"].to_numpy()
+    slack = np.where(factor == 1, 0.0, 1 / factor)  # one share of the vendor's
+    near = (np.abs(new - old) <= np.abs(old) * TOLERANCE + slack) | ((new == 0) & (old > 0))
+    return bars.assign(**settled, volume=np.where(near, old, new))
+
+
+def _stored_numbers(bars: pd.DataFrame, stored: pd.DataFrame, name: str) -> Floats:
+    """The stored number of each of `bars`, NaN where there is none; `stored` ascends, one row a session."""
+    numbers = np.full(len(bars), np.nan)
+    sessions, wanted = stored["session"].to_numpy(), bars["session"].to_numpy()
+    if len(sessions):
+        at = np.minimum(np.searchsorted(sessions, wanted), len(sessions) - 1)
+        found = sessions[at] == wanted
+        numbers[found] = stored[name].to_numpy(dtype=np.float64)[at[found]]
+    return numbers
