@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from pyarrow import fs
 
 from data.asof import known
 from data.errors import LakeError
@@ -42,7 +43,7 @@ class Lake:
         schema = SCHEMAS[table]
         names = columns or schema.names
         try:
-            stored = DeltaTable(self._path(table)).to_pyarrow_table(columns=names)
+            stored = _files(DeltaTable(self._path(table))).to_table(columns=names)
         except TableNotFoundError:
             stored = schema.empty_table().select(names)
         except (OSError, pa.ArrowException) as error:
@@ -66,7 +67,7 @@ class Lake:
                 rows = _rows_among(target, table, keys, columns)
             else:
                 options = ds.ParquetReadOptions(dictionary_columns=strings)
-                rows = target.to_pyarrow_dataset(parquet_read_options=options).to_table(columns=columns)
+                rows = _files(target, parquet_read_options=options).to_table(columns=columns)
         except TableNotFoundError:
             rows = SCHEMAS[table].empty_table().select(columns)
         except (OSError, pa.ArrowException) as error:
@@ -263,8 +264,18 @@ def _scan(target: DeltaTable, keys: pa.Table, names: list[str]) -> ds.Scanner:
         low, high = pc.min(keys[name]), pc.max(keys[name])
         wanted &= (pc.field(name) >= low) & (pc.field(name) <= high)
         bounds += [(name, ">=", str(low)), (name, "<=", str(high))]
-    files = _unguarded(target.to_pyarrow_dataset(file_pruning_predicate=bounds))
+    files = _unguarded(_files(target, file_pruning_predicate=bounds))
     return files.scanner(columns=names, filter=wanted, batch_readahead=2, fragment_readahead=2)
+
+
+def _files(target: DeltaTable, **options: Any) -> ds.FileSystemDataset:
+    """The table's Parquet files, opened by Arrow itself.
+
+    deltalake offers them through Python, and Arrow's threads, which may still hold some when a process ends, then
+    abort it: exit code 134 after the work is done.
+    """
+    storage, root = fs.FileSystem.from_uri(target.table_uri)
+    return target.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, storage), **options)
 
 
 def _unguarded(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
