@@ -19,6 +19,9 @@ class Spool:
         self._file = file
         self._starts: list[int] = []
 
+    def __len__(self) -> int:
+        return len(self._starts)
+
     def append(self, table: pa.Table) -> int:
         """Keep `table`; the number by which it is found again."""
         self._file.seek(0, 2)

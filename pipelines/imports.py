@@ -18,12 +18,12 @@ from data.errors import ConfigError, InputError
 from data.intake import Quarantine
 from data.lake import Lake
 from data.news.corpora import PREFIX, Corpus, Position, refuse_untrusted, usable_rows
-from data.news.files import Batch, HeadlineFile, Terms, open_spool, read_headlines, refuse_disagreement, stored_batches
+from data.news.files import Batch, HeadlineFile, Terms, read_headlines, refuse_disagreement, stored_batches
 from data.news.store import FindTickers, Stored, store_backfill
 from data.prices.files import Basis, PriceTerms, read_prices
 from data.prices.store import refuse_other_basis, store_batches
 from data.prices.years import Years
-from data.spool import open_spool as open_tables
+from data.spool import open_spool
 from pipelines.instants import Now, utc_now
 from pipelines.workspace import replace_file
 
@@ -78,7 +78,7 @@ def import_prices(
     """Store the bars and actions of price files. `now` (UTC) is when the lake records them."""
     recorded_at = utc_now() if now is None else now
     terms = PriceTerms(mapping, calendar, basis, ticker, recorded_at)
-    with open_tables(_standing(lake.folder)) as spool:
+    with open_spool(_standing(lake.folder)) as spool:
         years = Years(spool)
         read = [read_prices(path, terms, years) for path in files]
         repeats, actions = years.settle(terms.exchange, basis, ["dividend" in file.columns for file in read])

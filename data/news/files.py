@@ -2,16 +2,13 @@
 
 A backfilled headline is available at `published_at + lag`; one that names only a day counts as known
 at the close of the first session after that day. A file is read once, in batches: its usable rows wait
-in a temporary file (see `open_spool`) while it is checked whole, and what is stored later is what was checked.
+in a temporary file (see `data/spool.py`) while it is checked whole, and what is stored later is what was checked.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +22,7 @@ from data.intake import MOST_UNREADABLE, ODD_TICKER, UNREADABLE, Quarantine, cle
 from data.invisible import INVISIBLE
 from data.news.dates import read_stamps
 from data.news.presets import Layout, lay_out
+from data.spool import Spool
 from data.tabular import BATCH_ROWS, NESTED, read_batches
 
 LONGEST_TITLE = 1_000
@@ -59,38 +57,6 @@ class Terms:
     preset: str | None = None
 
 
-class Spool:
-    """Batches of rows in one temporary file."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._starts: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def append(self, rows: pd.DataFrame) -> None:
-        """Keep `rows`, the columns of `SPOOLED`."""
-        table = pa.Table.from_pandas(rows, schema=SPOOLED, preserve_index=False)
-        self._file.seek(0, 2)
-        self._starts.append(self._file.tell())
-        with pa.ipc.new_stream(self._file, SPOOLED, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
-            stream.write_table(table)
-
-    def __getitem__(self, number: int) -> pd.DataFrame:
-        self._file.seek(self._starts[number])
-        with pa.ipc.open_stream(self._file) as stream:
-            frame: pd.DataFrame = stream.read_pandas()
-        return frame
-
-
-@contextmanager
-def open_spool(folder: Path) -> Iterator[Spool]:
-    """A spool in a file of `folder` that has no name there, so that a killed import leaves nothing behind."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        yield Spool(file)
-
-
 @dataclass(frozen=True)
 class Batch:
     """Part of a corpus: one row a headline and ticker, the columns of `SPOOLED`; `problem` is empty where usable."""
@@ -122,9 +88,13 @@ class HeadlineFile:
         """The rows to store, in the file's order."""
         done = 0
         for number in range(self.first, self.last):
-            rows = self.spool[number]
+            rows = self.spool[number].to_pandas()
             yield rows[self.keep[done : done + len(rows)]].reset_index(drop=True)
             done += len(rows)
+
+
+def _spooled(rows: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(rows, schema=SPOOLED, preserve_index=False)
 
 
 def read_headlines(path: Path, terms: Terms, spool: Spool) -> HeadlineFile:
@@ -140,7 +110,7 @@ def read_headlines(path: Path, terms: Terms, spool: Spool) -> HeadlineFile:
 
     tally, first = Tally(path), len(spool)
     for table in read_batches(path, choose):
-        spool.append(tally.add(read_batch(table, layouts[-1], terms, path.absolute().parent.name)))
+        spool.append(_spooled(tally.add(read_batch(table, layouts[-1], terms, path.absolute().parent.name))))
     ids, facts, links = tally.check()
     keep = np.zeros(len(links), bool)
     keep[np.unique(links, return_index=True)[1]] = True
@@ -201,7 +171,7 @@ def _two_that_differ(files: Sequence[HeadlineFile], wanted: np.int64) -> tuple[d
     spool = files[0].spool
     parts = []
     for number in (number for file in files for number in range(file.first, file.last)):
-        rows = spool[number]
+        rows = spool[number].to_pandas()
         parts.append(rows[_hashes(rows, "id") == wanted])
     differing = pd.concat(parts).drop_duplicates(["title", "published_at"])
     first, second = differing.iloc[:2].to_dict("records")

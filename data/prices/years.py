@@ -127,10 +127,6 @@ class Years:
         return frame
 
 
-def _per_file(rows: pd.DataFrame, files: int) -> Ints:
-    return np.bincount(rows["file"].to_numpy(), minlength=files)
-
-
 def _once(rows: pd.DataFrame, names: "pd.Index[str]", files: list[Path]) -> pd.DataFrame:
     """Sorted rows without those that a file repeats."""
     ticker, session = rows["ticker"].to_numpy(), rows["session"].to_numpy()

@@ -11,8 +11,9 @@ from data.errors import InputError
 from data.intake import Quarantine
 from data.lake import Lake
 from data.news.dates import read_stamps
-from data.news.files import Terms, open_spool, read_headlines, stored_batches
+from data.news.files import Terms, read_headlines, stored_batches
 from data.news.store import Stored, store_backfill
+from data.spool import open_spool
 from pipelines.imports import no_tickers
 
 NOW = np.datetime64("2016-02-01T12:00:00", "us")

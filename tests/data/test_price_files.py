@@ -319,3 +319,4 @@ def test_one_ticker_cannot_mix_two_bases(tmp_path: Path) -> None:
 def test_an_empty_lake_takes_any_basis(tmp_path: Path) -> None:
     for basis in ("raw", "split", "total"):
         refuse_other_basis(Lake(tmp_path / "lake"), read(file(tmp_path, [row()]), basis).bars)
+    assert not (tmp_path / "lake").exists()

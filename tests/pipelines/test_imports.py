@@ -333,9 +333,11 @@ def test_bad_input_is_refused_and_the_lake_left_as_it_was(
 
 
 def test_what_is_no_file_is_refused(fresh: Path, tapewire: Tapewire) -> None:
+    before = contents(fresh)
     for path in (fresh / "nowhere.csv", fresh):
         for kind in ("prices", "headlines"):
             refused(tapewire(fresh, "import", kind, path), [str(path)])
+    assert contents(fresh) == before
 
 
 def test_one_bad_file_keeps_all_of_them_out(fund: Path, tapewire: Tapewire) -> None:

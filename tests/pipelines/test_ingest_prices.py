@@ -471,8 +471,11 @@ def test_the_configuration_does_not_load_a_vendor():
     assert told.stdout == "[]\n"
 
 
-def _killed_runs_end_as_undisturbed_ones(stub: YahooStub, tmp_path: Path, kills: int) -> None:
-    """Three nights: a first load, a split and a restatement, and one night more; each run is killed, then run again."""
+def _killed_at_work(stub: YahooStub, tmp_path: Path, kills: int) -> int:
+    """How many of the kills met a run at work, each completed to the lake of undisturbed runs.
+
+    Two nights: a first load, then a split and a restatement; each run is killed, then run again.
+    """
     names = [f"T{n}" for n in range(6)]
     for number, name in enumerate(names):
         stub.listings[name] = listing(days(40), seed=number)
@@ -506,13 +509,13 @@ def _killed_runs_end_as_undisturbed_ones(stub: YahooStub, tmp_path: Path, kills:
         folder = workspace(tmp_path / str(number), *names)
         at_work += run(folder, chance.uniform(0, seconds, 2).tolist())
         assert row_hashes(Lake(folder / "lake")) == expected
-    assert at_work >= kills // 2
+    return at_work
 
 
 def test_a_killed_ingest_is_completed_by_the_next(stub, tmp_path):
-    _killed_runs_end_as_undisturbed_ones(stub, tmp_path, 4)
+    assert _killed_at_work(stub, tmp_path, 4) >= 2
 
 
 @pytest.mark.slow
 def test_ingest_of_prices_killed_at_a_hundred_moments(stub, tmp_path):
-    _killed_runs_end_as_undisturbed_ones(stub, tmp_path, 100)
+    assert _killed_at_work(stub, tmp_path, 100) >= 50
