@@ -32,6 +32,7 @@ from data.prices.source import (
     MalformedError,
     PriceSource,
     RateLimitedError,
+    RefusedError,
     SourceError,
     StoppedError,
     UnknownTickerError,
@@ -161,6 +162,8 @@ class _Run:
         except StoppedError as error:
             return _not_asked(task, str(error).removeprefix("not asked: "))
         except SourceError as error:
+            if isinstance(error, RefusedError):
+                self._limiter.stop(str(error))
             return self._failed(task, error, asked_at, has_bars=not held.bars.empty)
 
     def _tape(self, task: Task, held: Held, asked_at: np.datetime64) -> Tape:

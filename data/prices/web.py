@@ -77,7 +77,6 @@ class Web:
             raise UnavailableError(f"the vendor failed (status {status})")
         self._limiter.answered()
         if status in (401, 403):
-            self._limiter.stop(f"the vendor refuses us (status {status}): is the key right?")
             raise RefusedError(f"the vendor refuses us (status {status}): is the key right?")
         if status == 404:
             raise UnknownTickerError("the vendor does not know it (status 404)")

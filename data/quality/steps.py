@@ -25,7 +25,7 @@ QUIET, QUIET_LARGE = (2.0, 1.6, 1.8), (1.5, 3.0, 2.5)
 UNITS = (2, 3)  # powers of ten: pence for pounds, fils for dinars
 UNIT_TOLERANCE = 0.45  # log: the own move of that day comes on top
 SPIKE = 0.15
-SPIKE_SIGMAS = 8.0
+SPIKE_SIGMAS = 6.0  # less than for a step: that it is back at once is evidence, too
 SPIKE_SURGE = 2.5
 SPIKE_BACK_AT_OPEN = 0.5  # share of the way back; a real fall is made up for in the course of the day
 EXTREME = 0.15
@@ -135,9 +135,9 @@ def _spikes(bars: Bars, steps: _Steps) -> Bools:
     after = np.minimum(steps.at + 1, len(bars) - 1)
     there = (after > steps.at) & (bars.start[after] == bars.start[steps.at])
     left = np.abs(steps.total + bars.total[after])
-    back = left <= np.minimum(np.maximum(0.15 * steps.size, 3 * steps.sigma), 0.3 * steps.size)
+    back = left <= np.minimum(np.maximum(0.25 * steps.size, 3 * steps.sigma), 0.3 * steps.size)
     back &= bars.opening[after] * -np.sign(steps.total) >= SPIKE_BACK_AT_OPEN * np.abs(bars.total[after])
-    far = (steps.size >= SPIKE) & (steps.size >= SPIKE_SIGMAS * steps.sigma) & (steps.beyond >= 2)
+    far = (steps.size >= SPIKE) & (steps.size >= SPIKE_SIGMAS * steps.sigma) & (steps.beyond >= 1.5)
     return np.asarray(there & back & far & ~(steps.surge >= SPIKE_SURGE))
 
 

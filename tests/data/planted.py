@@ -154,7 +154,7 @@ def _unshown_dividend(field: Field) -> list[pd.Timestamp]:
 
 
 def _spike(field: Field) -> list[pd.Timestamp]:
-    field.scale(slice(field.at, field.at), float(field.rng.choice([0.3, 0.5, 2.0, 5.0])))
+    field.scale(slice(field.at, field.at), float(field.rng.choice([0.3, 0.5, 0.6, 1.6, 2.0, 5.0])))
     return [field.session]
 
 

@@ -139,15 +139,6 @@ def test_private_addresses_are_not_asked_for_a_vendor(server, limiter):
     assert not server.visits()
 
 
-def test_a_refused_key_ends_the_run(server, limiter):
-    server.add(PATH, behaviour=status(401))
-    source = tiingo(server, limiter)
-    with pytest.raises(RefusedError):
-        source.history("ACME", SINCE)
-    with pytest.raises(StoppedError, match="key"):
-        source.history("ACME", SINCE)
-
-
 def _csv(closes, volumes=True):
     head = "Date,Open,High,Low,Close" + (",Volume" if volumes else "")
     rows = [f"2024-03-{at:02d},{c},{c},{c},{c}" + (",1000" if volumes else "") for at, c in closes]

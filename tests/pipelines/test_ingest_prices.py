@@ -16,7 +16,10 @@ from yahoo_stub import Reply, StubSession, YahooStub, days, listing
 
 from data.lake import Lake
 from data.prices import limiter as limits
+from data.prices.tiingo import TiingoSource
+from data.prices.web import Web
 from data.prices.yahoo import YahooSource
+from pipelines.ingest_prices import ingest_prices
 from pipelines.workspace import open_workspace
 
 NIGHT, NEXT, THIRD = evening("2024-03-18"), evening("2024-03-19"), evening("2024-03-20")
@@ -364,6 +367,24 @@ def test_who_asks_to_be_left_alone_is(stub, folder):
     assert (outcomes(early), stub.charts()) == ({"ACME": "not-asked"}, 1)
     assert "wait until 2024-03-18T23:00:00Z" in early.stopped
     assert outcomes(ingest(folder, stub, NIGHT + 60 * MINUTE)) == {"ACME": "fed"}
+
+
+@pytest.mark.parametrize("refusal", [b'{"detail": "Invalid token."}', 401], ids=["in words", "by status"])
+def test_a_refused_key_ends_the_run(tmp_path, refusal):
+    names = [f"T{n:02d}" for n in range(24)]
+    folder = workspace(tmp_path / "w", *names)
+    with FeedServer() as vendor:
+        for name in names:
+            path = f"/{name.lower()}/prices?startDate=2024-01-01&format=json"
+            vendor.add(path, **({"behaviour": status(refusal)} if refusal == 401 else {"body": refusal}))
+
+        def connect(_, limiter, where):
+            return TiingoSource(Web(limiter, allow_private=True), "key", vendor.url(""))
+
+        result = ingest_prices(open_workspace(folder), lambda: NIGHT, connect)
+        assert 1 <= len(vendor.visits()) <= 4  # one for each worker
+    assert "key" in result.stopped
+    assert (result.exit_code, result.count("not-asked") >= 20) == (4, True)
 
 
 def test_a_crumb_that_is_refused_is_no_reason_to_stop(stub, folder, monkeypatch):
