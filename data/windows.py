@@ -60,6 +60,7 @@ class Windows:
         device: torch.device,
     ) -> None:
         self.device, self.lookback, self.news_window = device, lookback, news_window
+        self._tickers, self._labels = panel.tickers, panel.sessions.labels
         self._sessions = len(panel.sessions)
         self._features_NSF = torch.from_numpy(panel.features).to(device)
         self._mask_NS = torch.from_numpy(panel.mask).to(device)
@@ -70,6 +71,10 @@ class Windows:
         self._embedding_TE = torch.from_numpy(embeddings).to(device)
         self._own = _Channel.of(panel.news.own, device)
         self._market = _Channel.of(panel.news.market, device)
+
+    def name(self, samples: Samples, at: int) -> str:
+        """What a person calls one of the samples: its ticker and its decision's session."""
+        return f"{self._tickers[samples.ticker[at]]} on {self._labels[samples.session[at]]}"
 
     def gather(self, samples: Samples) -> Batch:
         """The batch of `samples`; sessions before the panel's first are masked."""

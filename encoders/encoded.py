@@ -9,11 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch after its encoder. L counts sessions for prices and headlines for news; it may be 0 for news.
+    """A batch after its encoder. L counts the steps that were pooled: sessions, headlines, or what the encoder says.
 
-    `pooled_BD` is always finite and is what a fusion reads first. Where `mask_BL` is False, the row of
-    `sequence_BLD` is padding or an unobserved session and must not be read. `attention` holds the weights behind
-    `pooled_BD` where the encoder has any and was asked for them; its shape is the encoder's own.
+    `pooled_BD` is always finite and is what a fusion reads first. L may be 0: no headline, or an encoder without
+    steps. Where `mask_BL` is False, the row of `sequence_BLD` is padding or an unobserved session and must not be read.
+    `attention` holds the weights behind `pooled_BD` where the encoder has any and was asked for them: a price
+    encoder's are [B, layers, heads, L, L] over the window's sessions, each row summing to 1 over the observed ones;
+    headlines' are [B, K].
     """
 
     pooled_BD: Tensor

@@ -15,17 +15,18 @@ from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel
 from transformers import get_cosine_schedule_with_warmup
 
-from data.errors import LakeError
+from data.errors import LakeError, ModelError
 from data.features import FEATURES
 from data.panel import Panel
 from data.scaling import Scaler
 from data.splits import Fold
 from data.windows import Samples, Windows, in_order
 from fusion.calibration import Calibration, Heard
-from fusion.head import Distribution, session_nll
+from fusion.head import Distribution, Prediction, session_nll
 from fusion.model import ForecastModel, build_model
 from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples, training_rows, training_texts
+from pipelines.pretrain import pretrain
 
 Embeddings = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float64]
@@ -62,7 +63,7 @@ def fit(
     """Train until the validation loss stops falling, keep the weights of its best epoch, and calibrate them.
 
     The same seed on the same machine gives the same weights. Raises LakeError where the training or
-    validation fold has no usable sample.
+    validation fold has no usable sample, ModelError where training diverges.
     """
     accelerator = _accelerator(config, log_folder)
     scaler = Scaler.fit(training_rows(panel, fold))
@@ -73,6 +74,7 @@ def fit(
     _refuse_empty(train, valid, panel, config)
     set_seed(seed)
     model = build_model(config.price, config.fusion, len(FEATURES), embeddings.shape[1], config.news.window)
+    pretrain(model, panel, fold, scaler, seed, accelerator.device)
     ratio = shock_ratio(_in_units(panel, config.target, train), train.session)
     best, loss, epochs = _loop(accelerator, model, windows, train, valid, ratio, config, seed)
     accelerator.end_training()
@@ -150,8 +152,7 @@ def _loop(
         model.train()
         for rows in _batches(train, settings.batch_size, order, accelerator):
             with accelerator.accumulate(model):
-                batch = windows.gather(rows)
-                accelerator.backward(session_nll(model(batch), batch.target_B, batch.session_B, ratio))
+                accelerator.backward(_loss(model, windows, rows, ratio))
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
                 optimizer.step()
@@ -182,9 +183,23 @@ def _evaluate(model: ForecastModel, windows: Windows, rows: Samples, ratio: floa
     model.eval()
     total = 0.0
     for part in in_order(rows, EVALUATE_BATCH):
-        batch = windows.gather(part)
-        total += float(session_nll(model(batch), batch.target_B, batch.session_B, ratio)) * len(part)
+        total += float(_loss(model, windows, part, ratio)) * len(part)
     return total / len(rows)
+
+
+def _loss(model: ForecastModel, windows: Windows, rows: Samples, ratio: float) -> torch.Tensor:
+    """A scalar. Raises ModelError where a forecast is no number, and names the first such sample."""
+    batch = windows.gather(rows)
+    prediction: Prediction = model(batch)
+    finite = torch.isfinite(prediction.location_B) & torch.isfinite(prediction.scale_B)
+    if not finite.all():
+        at = int((~finite).nonzero()[0])
+        found = f"{prediction.location_B.detach()[at]:g} ({int((~finite).sum())} such in a batch of {len(rows)})"
+        raise ModelError(
+            f"{windows.name(rows, at)}: expected a finite forecast in training, found {found}: it has diverged. No "
+            "model was kept. Lower train.learning_rate or train.clip_norm."
+        )
+    return session_nll(prediction, batch.target_B, batch.session_B, ratio)
 
 
 def _batches(train: Samples, size: int, order: np.random.Generator, accelerator: Accelerator) -> Iterator[Samples]:

@@ -1,4 +1,7 @@
-"""Where in the window a session stands, added to its token. Counted back from the decision, the last of L."""
+"""Where in the window a session stands: added to its token, or turned into queries and keys.
+
+Always counted back from the decision, the last of L, so that it has one place whatever L is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from encoders.price.base import within
 
 
 class Sinusoidal(nn.Module):
@@ -34,18 +39,47 @@ class Learned(nn.Module):
         return tokens_BLD + latest(self.table_LD, tokens_BLD.shape[1])
 
 
+class Rotary(nn.Module):
+    """Pairs of a query's or key's entries turned by an angle that grows with the place: Su et al. (2021), equation 34.
+
+    A product of two so turned depends on how far they are apart, and on nothing else of their places.
+    """
+
+    cos_LW: Tensor
+    sin_LW: Tensor
+
+    def __init__(self, lookback: int, width: int) -> None:
+        """`width` is one head's and must be even."""
+        super().__init__()
+        place_L1 = torch.arange(1 - lookback, 1, dtype=torch.float32)[:, None]  # the decision's session is 0
+        angle_LW = place_L1 * rates(width)  # W = width / 2
+        self.register_buffer("cos_LW", angle_LW.cos(), persistent=False)
+        self.register_buffer("sin_LW", angle_LW.sin(), persistent=False)
+
+    def forward(self, head_BHLD: Tensor) -> Tensor:
+        """[B, heads, L, width] of the window's last L places, turned."""
+        length = head_BHLD.shape[2]
+        cos_LW, sin_LW = latest(self.cos_LW, length), latest(self.sin_LW, length)
+        first, second = head_BHLD[..., 0::2], head_BHLD[..., 1::2]
+        turned = torch.stack([first * cos_LW - second * sin_LW, first * sin_LW + second * cos_LW], dim=-1)
+        return turned.flatten(-2).to(head_BHLD.dtype)
+
+
+def rates(width: int) -> Tensor:
+    """[width / 2, rounded up]: 1 / 10,000^(2i / width), the angle that each wave or pair goes on by a session."""
+    return torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10_000.0) / width))
+
+
 def waves(lookback: int, width: int) -> Tensor:
     """[lookback, width]: sines in the even columns, cosines in the odd; row lookback - 1 - i is i sessions back."""
     back_L1 = torch.arange(lookback - 1, -1, -1, dtype=torch.float32)[:, None]
-    rate_W = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10_000.0) / width))
+    angle_LW = back_L1 * rates(width)
     table_LD = torch.empty(lookback, width)
-    table_LD[:, 0::2] = torch.sin(back_L1 * rate_W)
-    table_LD[:, 1::2] = torch.cos(back_L1 * rate_W)[:, : width // 2]
+    table_LD[:, 0::2] = torch.sin(angle_LW)
+    table_LD[:, 1::2] = torch.cos(angle_LW)[:, : width // 2]
     return table_LD
 
 
 def latest(table_LD: Tensor, length: int) -> Tensor:
     """The last `length` rows. A window longer than the table is an error of whoever built the model."""
-    if length > len(table_LD):
-        raise ValueError(f"expected windows of at most {len(table_LD)} sessions (lookback), received {length}")
-    return table_LD[len(table_LD) - length :]
+    return table_LD[len(table_LD) - within(length, len(table_LD)) :]

@@ -1,6 +1,7 @@
-"""Price encoders: what a mask hides stays hidden, rows do not see each other, attention is what it says."""
+"""Price encoders, every kind of the union: masked sessions stay hidden, rows do not see each other, maps are maps."""
 
 import math
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -8,25 +9,54 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from encoders.absent import Absent
-from encoders.price import LSTMConfig, PriceEncoderConfig, TransformerConfig
-from encoders.price.positions import Learned, Sinusoidal, waves
+from encoders.price import PriceEncoderConfig
+from encoders.price.attention import importance
 
 B, L, F, D = 6, 12, 5, 16
 COMMON = {"lookback": L, "width": D}
+UNION: TypeAdapter[PriceEncoderConfig] = TypeAdapter(PriceEncoderConfig)
+KINDS = [member.model_fields["kind"].default for member in get_args(get_args(PriceEncoderConfig)[0])]
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "lstm": [
+        {},
+        {"layers": 2},
+        {"layers": 4},
+        {"bidirectional": True},
+        {"bidirectional": True, "pooling": "attention", "layers": 2},
+    ],
+    "gru": [{}, {"layers": 2, "bidirectional": True}, {"pooling": "attention"}],
+    "transformer": [
+        {},
+        {"layers": 1, "positions": "learned"},
+        {"layers": 3, "heads": 2, "positions": "rotary", "norm": "rms"},
+        {"layers": 3, "causal": True},
+    ],
+    "tcn": [{}, {"layers": 2, "kernel": 2, "weight_norm": False}],
+    "mlp": [{}, {"layers": 3}],
+    "informer": [{}, {"layers": 1}, {"layers": 3}],
+    "autoformer": [{}, {"layers": 1, "moving_average": 5}],
+    "patchtst": [{}, {"patch_length": 4, "stride": 2, "instance_norm": True}],
+    "itransformer": [{}, {"instance_norm": True}],
+    "tokens": [{}, {"layers": 2}, {"stack": "transformer"}, {"quantiser": "rvq"}, {"shape_bins": 1}],
+}
 CONFIGS = [
-    LSTMConfig(**COMMON),
-    LSTMConfig(**COMMON, layers=2),
-    TransformerConfig(**COMMON),
-    TransformerConfig(**COMMON, positions="learned", layers=1),
+    UNION.validate_python({"kind": kind, **COMMON, **keys}) for kind in KINDS for keys in VARIANTS.get(kind, [{}])
 ]
-each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.kind}-{c.layers}")
 
 
-def windows(seed: int = 0) -> tuple[Tensor, Tensor]:
+def named(config: PriceEncoderConfig) -> str:
+    keys = config.model_dump(exclude={"kind", "lookback", "width"}, exclude_defaults=True)
+    return "-".join([config.kind, *(f"{key}={value}" for key, value in keys.items())])
+
+
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=named)
+
+
+def windows(seed: int = 0, length: int = L) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    mask_BL = torch.rand(B, L, generator=draw) < 0.7
+    mask_BL = torch.rand(B, length, generator=draw) < 0.7
     mask_BL[:, -1] = True
-    price_BLF = torch.randn(B, L, F, generator=draw)
+    price_BLF = torch.randn(B, length, F, generator=draw)
     return price_BLF.masked_fill(~mask_BL[..., None], 0), mask_BL
 
 
@@ -35,13 +65,19 @@ def built(config: PriceEncoderConfig, seed: int = 0) -> torch.nn.Module:
     return config.build(F).eval()
 
 
+def test_every_kind_of_the_union_is_tested():
+    assert {config.kind for config in CONFIGS} == set(KINDS)
+    assert {"lstm", "gru", "transformer", "tcn", "dlinear", "mlp"} <= set(KINDS)
+
+
 @each_config
 def test_shapes(config):
     price_BLF, mask_BL = windows()
     encoded = built(config)(price_BLF, mask_BL)
     assert encoded.pooled_BD.shape == (B, D)
-    assert encoded.sequence_BLD.shape == (B, L, D)
-    assert torch.equal(encoded.mask_BL, mask_BL)
+    assert encoded.sequence_BLD.shape == (*encoded.mask_BL.shape, D)
+    assert encoded.mask_BL.shape[0] == B
+    assert encoded.mask_BL.dtype == torch.bool
     assert encoded.attention is None
 
 
@@ -50,10 +86,19 @@ def test_shapes(config):
 def test_what_stands_at_a_masked_session_changes_nothing(config, garbage):
     price_BLF, mask_BL = windows()
     encoder = built(config)
-    clean = encoder(price_BLF, mask_BL)
-    dirty = encoder(price_BLF.masked_fill(~mask_BL[..., None], garbage), mask_BL)
+    clean = encoder(price_BLF, mask_BL, explain=True)
+    dirty = encoder(price_BLF.masked_fill(~mask_BL[..., None], garbage), mask_BL, explain=True)
     assert torch.equal(clean.pooled_BD, dirty.pooled_BD)
     assert torch.equal(clean.sequence_BLD, dirty.sequence_BLD)
+    assert clean.attention is dirty.attention is None or torch.equal(clean.attention, dirty.attention)
+
+
+@each_config
+def test_garbage_at_a_masked_session_spoils_no_gradient(config):
+    price_BLF, mask_BL = windows()
+    encoder = built(config)
+    encoder(price_BLF.masked_fill(~mask_BL[..., None], math.nan), mask_BL).pooled_BD.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
 
 
 @each_config
@@ -65,12 +110,24 @@ def test_a_mask_is_more_than_zeros(config):
 
 
 @each_config
-def test_every_observed_session_is_read(config):
+def test_no_masked_session_is_read_and_the_last_is(config):
     price_BLF, mask_BL = windows()
     price_BLF.requires_grad_()
     encoder = built(config)
-    encoder(price_BLF, mask_BL).pooled_BD.square().sum().backward()
-    assert torch.equal(price_BLF.grad.abs().sum(-1) > 0, mask_BL)
+    encoder(price_BLF, mask_BL).pooled_BD.pow(3).sum().backward()
+    read_BL = price_BLF.grad.abs().sum(-1) > 0
+    assert not (read_BL & ~mask_BL).any()
+    assert read_BL[:, -1].all()
+
+
+@each_config
+def test_the_oldest_session_is_read(config):
+    price_BLF, mask_BL = windows()
+    mask_BL[:] = True
+    encoder = built(config)
+    changed_BLF = price_BLF.clone()
+    changed_BLF[:, 0] += 3
+    assert not torch.equal(encoder(price_BLF, mask_BL).pooled_BD, encoder(changed_BLF, mask_BL).pooled_BD)
 
 
 @each_config
@@ -78,7 +135,9 @@ def test_a_window_without_any_session_is_finite(config):
     price_BLF, mask_BL = windows()
     mask_BL[2] = False
     encoder = built(config)
-    encoded = encoder(price_BLF, mask_BL, explain=True)
+    encoded = encoder(price_BLF * math.nan, torch.zeros_like(mask_BL), explain=True)
+    assert encoded.pooled_BD.isfinite().all()
+    encoded = encoder(price_BLF.masked_fill(~mask_BL[..., None], math.nan), mask_BL, explain=True)
     assert encoded.pooled_BD.isfinite().all()
     encoded.pooled_BD.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
@@ -88,8 +147,22 @@ def test_a_window_without_any_session_is_finite(config):
 def test_rows_do_not_see_each_other(config):
     price_BLF, mask_BL = windows()
     encoder, order = built(config), torch.tensor([3, 0, 5, 1, 4, 2])
-    permuted = encoder(price_BLF[order], mask_BL[order]).pooled_BD
-    torch.testing.assert_close(permuted, encoder(price_BLF, mask_BL).pooled_BD[order])
+    whole_BD = encoder(price_BLF, mask_BL).pooled_BD
+    torch.testing.assert_close(encoder(price_BLF[order], mask_BL[order]).pooled_BD, whole_BD[order])
+    for row in range(B):
+        alone_BD = encoder(price_BLF[row : row + 1], mask_BL[row : row + 1]).pooled_BD
+        torch.testing.assert_close(alone_BD, whole_BD[row : row + 1])
+
+
+@each_config
+@pytest.mark.parametrize("length", [1, 2, 5, L - 1])
+def test_a_shorter_window_is_read_from_its_end(config, length):
+    price_BLF, mask_BL = windows(length=length)
+    encoder = built(config)
+    encoded = encoder(price_BLF, mask_BL, explain=True)
+    assert encoded.pooled_BD.shape == (B, D)
+    assert encoded.pooled_BD.isfinite().all()
+    assert encoded.attention is None or encoded.attention.shape[-2:] == (length, length)
 
 
 @each_config
@@ -115,73 +188,100 @@ def test_runs_under_bf16(config):
     assert all(p.grad.isfinite().all() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-def test_attention_rows_sum_to_one_and_skip_masked_sessions(positions):
+@each_config
+def test_a_saved_state_is_all_there_is(config):
+    encoder, other = built(config), built(config, seed=1)
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(encoder(*windows()).pooled_BD, other(*windows()).pooled_BD)
+
+
+@each_config
+def test_explain_changes_nothing_and_its_rows_sum_to_one(config):
     price_BLF, mask_BL = windows()
-    encoder = built(TransformerConfig(**COMMON, layers=3, heads=2, positions=positions))
-    encoded = encoder(price_BLF, mask_BL, explain=True)
-    assert encoded.attention.shape == (B, 3, 2, L, L)
-    torch.testing.assert_close(encoded.attention.sum(-1), torch.ones(B, 3, 2, L))
-    hidden = ~mask_BL[:, None, None, None].expand_as(encoded.attention)
-    assert not encoded.attention[hidden].any()
-    assert torch.equal(encoded.pooled_BD, encoder(price_BLF, mask_BL).pooled_BD)
+    mask_BL[0, :3] = False  # a leading gap, before which no session was observed
+    encoder = built(config)
+    plain, explained = encoder(price_BLF, mask_BL), encoder(price_BLF, mask_BL, explain=True)
+    assert torch.equal(plain.pooled_BD, explained.pooled_BD)
+    assert torch.equal(plain.sequence_BLD, explained.sequence_BLD)
+    if explained.attention is None:
+        return
+    layers, heads = explained.attention.shape[1:3]
+    assert explained.attention.shape == (B, layers, heads, L, L)
+    assert (explained.attention >= 0).all()
+    torch.testing.assert_close(explained.attention.sum(-1), torch.ones(B, layers, heads, L))
+    hidden = ~mask_BL[:, None, None, None].expand_as(explained.attention)
+    assert not explained.attention[hidden].any()
+    weight_BL = importance(explained.attention, mask_BL)
+    torch.testing.assert_close(weight_BL.sum(-1), torch.ones(B))
+    assert not weight_BL[~mask_BL].any()
 
 
-def test_the_map_is_the_attention_that_is_used():
-    _, mask_BL = windows()
-    block = built(TransformerConfig(**COMMON)).blocks[0]
-    tokens_BLD, keys = torch.randn(B, L, D), mask_BL[:, None, None]
-    _, _, value = block._split(tokens_BLD)
-    mixed_BLD = (block.maps(tokens_BLD, keys) @ value).transpose(1, 2).flatten(2)
-    middle_BLD = tokens_BLD + block.out(mixed_BLD)
-    torch.testing.assert_close(block(tokens_BLD, keys), middle_BLD + block.mlp(block.norm_mlp(middle_BLD)))
+@each_config
+def test_a_window_without_any_session_is_explained_too(config):
+    price_BLF, mask_BL = windows()
+    attention = built(config)(price_BLF * math.nan, torch.zeros_like(mask_BL), explain=True).attention
+    if attention is not None:
+        torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:-1]))
+        torch.testing.assert_close(importance(attention, torch.zeros_like(mask_BL)).sum(-1), torch.ones(B))
 
 
-def test_transformer_tells_sessions_apart():
-    price_BLF, _ = windows()
-    seen = torch.ones(B, L, dtype=torch.bool)
-    swapped_BLF = price_BLF[:, [1, 0, *range(2, L)]]
-    for positions in ("sinusoidal", "learned"):
-        encoder = built(TransformerConfig(**COMMON, positions=positions))
-        assert not torch.allclose(encoder(price_BLF, seen).pooled_BD, encoder(swapped_BLF, seen).pooled_BD)
+@each_config
+def test_a_config_survives_being_written_down(config):
+    assert UNION.validate_json(UNION.dump_json(config)) == config
+    assert UNION.validate_python(config.model_dump(mode="json", exclude_none=True)) == config
 
 
-@pytest.mark.parametrize("width", [4, 7])
-def test_positions_count_back_from_the_decision(width):
-    torch.testing.assert_close(waves(9, width)[-4:], waves(4, width))
-    assert torch.equal(waves(9, width)[-1, 0::2], torch.zeros((width + 1) // 2))
-    for place in (Sinusoidal(9, width), Learned(9, width)):
-        assert torch.equal(place(torch.zeros(1, 4, width))[0], place(torch.zeros(1, 9, width))[0, -4:])
-
-
-def test_a_window_longer_than_the_lookback_is_refused():
-    with pytest.raises(ValueError, match=r"at most 12 sessions .* received 13"):
-        built(TransformerConfig(**COMMON))(torch.zeros(1, 13, F), torch.ones(1, 13, dtype=torch.bool))
-
-
-def test_every_kind_takes_the_common_keys():
-    union = TypeAdapter(PriceEncoderConfig)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_takes_the_common_keys(kind):
     common = {"lookback": 30, "width": 32, "layers": 1, "dropout": 0.0}
-    for kind in ("lstm", "transformer"):
-        config = union.validate_python({"kind": kind, **common})
-        assert config.model_dump(include=set(common)) == common
+    config = UNION.validate_python({"kind": kind, **common})
+    assert config.model_dump(include=set(common)) == common
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("gates", 4, "Extra inputs"),
+        ("lookback", 1, "greater than or equal to 2"),
+        ("lookback", "long", "valid integer"),
+        ("width", 3, "greater than or equal to 4"),
+        ("layers", 0, "greater than or equal to 1"),
+        ("dropout", 1.0, "less than 1"),
+        ("dropout", -0.1, "greater than or equal to 0"),
+    ],
+)
+def test_every_kind_refuses_nonsense(kind, key, value, message):
+    with pytest.raises(ValidationError, match=message):
+        UNION.validate_python({"kind": kind, key: value})
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"kind": "gru"}, "'lstm', 'transformer'"),
+        ({"kind": "perceptron"}, "'lstm', 'gru', 'transformer'"),
         ({"kind": "lstm", "heads": 4}, "Extra inputs"),
-        ({"kind": "lstm", "lookback": 1}, "greater than or equal to 2"),
-        ({"kind": "lstm", "dropout": 1.0}, "less than 1"),
-        ({"kind": "transformer", "layers": 0}, "greater than or equal to 1"),
+        ({"kind": "lstm", "pooling": "mean"}, "'last' or 'attention'"),
+        ({"kind": "gru", "width": 33, "bidirectional": True}, "width must be even .*: width is 33"),
         ({"kind": "transformer", "width": 30}, "multiple of heads: width is 30, heads is 4"),
-        ({"kind": "transformer", "positions": "rotary"}, "'sinusoidal' or 'learned'"),
+        ({"kind": "transformer", "positions": "relative"}, "'sinusoidal', 'learned' or 'rotary'"),
+        ({"kind": "transformer", "positions": "rotary", "width": 12}, "must be even for rotary .*: width is 12"),
+        ({"kind": "transformer", "norm": "batch"}, "'layer' or 'rms'"),
+        ({"kind": "tcn", "kernel": 1}, "greater than or equal to 2"),
+        ({"kind": "dlinear", "layers": 2}, "less than or equal to 1"),
+        ({"kind": "dlinear", "kernel": 0}, "greater than or equal to 1"),
     ],
 )
 def test_wrong_configs_are_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(PriceEncoderConfig).validate_python(wrong)
+        UNION.validate_python(wrong)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "dlinear", "mlp"])
+def test_a_window_longer_than_the_lookback_is_refused(kind):
+    encoder = built(UNION.validate_python({"kind": kind, **COMMON}))
+    with pytest.raises(ValueError, match=r"at most 12 sessions .* received 13"):
+        encoder(torch.zeros(1, 13, F), torch.ones(1, 13, dtype=torch.bool))
 
 
 def test_absent_reads_nothing():
