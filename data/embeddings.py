@@ -5,11 +5,13 @@ One folder per encoder fingerprint:
     <folder>/<fingerprint>/manifest.json         what is committed: dimension, rows in each shard
     <folder>/<fingerprint>/shard-000000.f16      rows, little-endian fp16, [rows, E]
     <folder>/<fingerprint>/shard-000000.keys     keys of those rows, 16 bytes each
+    <folder>/<fingerprint>/keys.index            the keys of the first rows once more, sorted
 
 An append writes behind the committed rows of the last shard, fsyncs, and only then replaces the
 manifest. What lies behind the committed rows is debris of a crash: never read, overwritten by the
-next append. Rows are never moved, so a row id stays valid. It does not say what a key stands for,
-deletes nothing, and does not notice bytes altered in place.
+next append. Rows are never moved, so a row id stays valid. The index is derived: it may be absent,
+behind or damaged, and then costs an opening its sorting and nothing else. The store does not say what
+a key stands for, deletes nothing, and does not notice rows altered in place.
 """
 
 import json
@@ -22,38 +24,19 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from data.errors import LakeError
+from data.key_file import read_index, write_index
+from data.key_index import KeyIndex, SortedKeys, first_of_each
 from data.text import Keys
 
 Rows = npt.NDArray[np.float16]
 RowIds = npt.NDArray[np.int64]
 
 FORMAT = 1
-SHARD_ROWS = 262_144  # 400 MB at E = 768: few files, and no single file grows without end
+SHARD_ROWS = 4_194_304  # 6 GB at E = 768: no single file grows without end, and most stores are one
 KEY_BYTES = 16
-
-
-class KeyIndex:
-    """Finds keys: sorted once by their first word, then binary search; the second word is verified."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._order: RowIds = np.argsort(keys[:, 0], kind="stable").astype(np.int64, copy=False)
-        self._sorted: Keys = keys[self._order]
-        self._first = np.ascontiguousarray(self._sorted[:, 0])
-
-    def find(self, keys: Keys) -> RowIds:
-        """Position of each of [N, 2] keys; -1 where it is not there."""
-        found = np.full(len(keys), -1, dtype=np.int64)
-        at = np.searchsorted(self._first, keys[:, 0])
-        open_ids = np.arange(len(keys))
-        while True:  # one round, and one more for each key in a run of equal first words
-            alike = at < len(self._first)
-            alike[alike] = self._first[at[alike]] == keys[open_ids[alike], 0]
-            open_ids, at = open_ids[alike], at[alike]
-            if not len(open_ids):
-                return found
-            hit = self._sorted[at, 1] == keys[open_ids, 1]
-            found[open_ids[hit]] = self._order[at[hit]]
-            open_ids, at = open_ids[~hit], at[~hit] + 1
+# Keys that may be missing from the index: while a job appends, and after it. Sorting 100,000 takes some 10 ms.
+TAIL_ROWS, SETTLE_ROWS = 262_144, 8_192
+NO_KEYS = SortedKeys.of(np.empty((0, 2), dtype=np.uint64))
 
 
 class EmbeddingStore:
@@ -64,9 +47,9 @@ class EmbeddingStore:
         self.fingerprint = fingerprint
         self.dimension = dimension
         self._shards: list[Rows] = []
+        self._keys: list[Keys] = []
         self._starts: RowIds = np.zeros(1, dtype=np.int64)
-        self._keys: Keys = np.empty((0, 2), dtype=np.uint64)
-        self._index = KeyIndex(self._keys)
+        self._settled = self._tail = KeyIndex(NO_KEYS)
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str, dimension: int) -> Self:
@@ -76,15 +59,24 @@ class EmbeddingStore:
         format, or holds fewer rows than were committed. Files are left as they are.
         """
         store = cls(folder, fingerprint, dimension)
-        store.refresh()
+        # Before the manifest: an index is written after the rows it covers are committed.
+        index = read_index(store._index_path)
+        store._map(store._committed())
+        if index is not None and store._holds(index):
+            store._settled = KeyIndex(index)
+        store._sort_tail()
         return store
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return int(self._starts[-1])
 
     def rows(self, keys: Keys) -> RowIds:
         """Row id of each of [N, 2] keys; -1 where it is not stored."""
-        return self._index.find(keys)
+        found = self._settled.find(keys)
+        if len(self._tail):
+            rest = np.flatnonzero(found < 0)
+            found[rest] = self._tail.find(keys[rest])
+        return found
 
     def missing(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """Which of [N, 2] keys are not stored."""
@@ -98,11 +90,13 @@ class EmbeddingStore:
         row_ids = np.asarray(row_ids, dtype=np.int64)
         if len(row_ids) and (row_ids.min() < 0 or row_ids.max() >= len(self)):
             raise IndexError(f"row ids must lie in [0, {len(self)}), got {row_ids.min()} to {row_ids.max()}")
+        if len(self._shards) == 1:
+            return np.take(self._shards[0], row_ids, axis=0)
         out = np.empty((len(row_ids), self.dimension), dtype=np.float16)
         shard_of = np.searchsorted(self._starts, row_ids, side="right") - 1
         for number in np.unique(shard_of):
-            here = shard_of == number
-            out[here] = self._shards[number][row_ids[here] - self._starts[number]]
+            here = np.flatnonzero(shard_of == number)
+            out[here] = np.take(self._shards[number], row_ids[here] - self._starts[number], axis=0)
         return out
 
     def append(self, keys: Keys, rows: npt.NDArray[np.floating]) -> int:
@@ -117,25 +111,68 @@ class EmbeddingStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock"):
                 self.refresh()
-                first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
-                new = first[self.missing(keys[first])]
+                new = first_of_each(keys)
+                new = new[self.missing(keys[new])]
+                if len(new) < len(keys):
+                    keys, rows = keys[new], rows[new]
                 if len(new):
-                    self._write(keys[new].astype("<u8"), rows[new].astype("<f2"))
+                    self._write(keys.astype("<u8", copy=False), rows.astype("<f2", copy=False))
                     self.refresh()
+                self._settle(max(TAIL_ROWS, len(self._settled) // 2))
         except OSError as error:
-            raise LakeError(f"embeddings could not be written to {self.folder}: {error}. Nothing was lost.") from error
+            raise self._refused(error) from error
         return len(new)
+
+    def settle(self) -> None:
+        """Sort the keys of what was appended into the index, so that later openings need not. At the end of a job.
+
+        Raises LakeError where the disk refuses; nothing committed is touched.
+        """
+        if not len(self):
+            return
+        try:
+            with FileLock(self.folder / "lock"):
+                self.refresh()
+                self._settle(SETTLE_ROWS)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def refresh(self) -> None:
         """See what other processes have committed since; row ids known before stay valid."""
         counts = self._committed()
-        if sum(counts) == len(self):
-            return
-        self._shards = [self._map(number, count) for number, count in enumerate(counts)]
-        self._starts = np.cumsum([0, *counts], dtype=np.int64)
-        keys = [self._read_keys(number, count) for number, count in enumerate(counts)]
-        self._keys = np.concatenate(keys).astype(np.uint64, copy=False)
-        self._index = KeyIndex(self._keys)
+        if sum(counts) < len(self):  # another store was put in this one's place
+            self._settled = self._tail = KeyIndex(NO_KEYS)
+        if sum(counts) != len(self):
+            self._map(counts)
+            self._sort_tail()
+
+    def _settle(self, most: int) -> None:
+        """Write the index anew where more than `most` keys are not in it."""
+        if len(self._tail) > most:
+            keys = self._settled.keys.merged(self._tail.keys)
+            write_index(self._index_path, keys)
+            self._settled, self._tail = KeyIndex(keys), KeyIndex(NO_KEYS)
+
+    def _sort_tail(self) -> None:
+        start = len(self._settled) + len(self._tail)
+        keys = SortedKeys.of(self._keys_between(start, len(self)), start)
+        self._tail = KeyIndex(self._tail.keys.merged(keys))
+
+    def _keys_between(self, start: int, stop: int) -> Keys:
+        spans = zip(self._keys, self._starts[:-1], strict=True)
+        parts = [keys[max(start - at, 0) : max(stop - at, 0)] for keys, at in spans]
+        return np.concatenate([np.empty((0, 2), dtype=np.uint64), *parts])
+
+    def _holds(self, index: SortedKeys) -> bool:
+        """Whether an index is of these rows, judged by a few: a store may have been put back from a backup."""
+        if len(index) > len(self):
+            return False
+        some = np.linspace(0, len(index) - 1, min(len(index), 64), dtype=np.int64)
+        rows = index.row[some]
+        if rows.min(initial=0) < 0 or rows.max(initial=0) >= len(index):
+            return False
+        words = np.array([self._keys_between(row, row + 1)[0] for row in rows], dtype=np.uint64).reshape(-1, 2)
+        return bool((words[:, 0] == index.first[some]).all() and (words[:, 1] == index.second[some]).all())
 
     def _write(self, keys: Keys, rows: Rows) -> None:
         counts = self._committed() or [0]
@@ -160,6 +197,7 @@ class EmbeddingStore:
         draft = self.folder / "manifest.json.tmp"
         with draft.open("w") as file:
             json.dump(manifest, file, indent=1)
+            file.flush()
             _sync(file.fileno())
         _sync_folder(self.folder)  # the shards' own names must be on disk before the manifest speaks of them
         draft.replace(self.folder / "manifest.json")
@@ -187,34 +225,43 @@ class EmbeddingStore:
             )
         return counts
 
-    def _map(self, number: int, count: int) -> Rows:
-        path = self._path(number, "f16")
-        self._check_size(path, count, self.dimension * 2)
-        return np.memmap(path, dtype="<f2", mode="r", shape=(count, self.dimension))
+    def _map(self, counts: list[int]) -> None:
+        self._shards = [self._open(number, "f16", "<f2", count, self.dimension) for number, count in enumerate(counts)]
+        self._keys = [self._open(number, "keys", "<u8", count, 2) for number, count in enumerate(counts)]
+        self._starts = np.cumsum([0, *counts], dtype=np.int64)
 
-    def _read_keys(self, number: int, count: int) -> Keys:
-        path = self._path(number, "keys")
-        self._check_size(path, count, KEY_BYTES)
-        return np.fromfile(path, dtype="<u8", count=count * 2).reshape(-1, 2)
-
-    def _check_size(self, path: Path, count: int, row_bytes: int) -> None:
+    def _open(self, number: int, suffix: str, dtype: str, count: int, width: int) -> npt.NDArray[Any]:
+        """A shard's committed part, mapped."""
+        path = self._path(number, suffix)
+        expected = count * width * np.dtype(dtype).itemsize
         size = path.stat().st_size if path.exists() else 0
-        if size < count * row_bytes:
+        if size < expected:
             raise LakeError(
-                f"{path} is truncated: {count * row_bytes} bytes ({count} rows) were committed, {size} are there. "
+                f"{path} is truncated: {expected} bytes ({count} rows) were committed, {size} are there. "
                 f"Nothing was changed; restore the file from a backup, or delete {self.folder} and embed again."
             )
+        # A plain array over the map: numpy's own memmap class costs a gather time for every view it makes.
+        return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=(count, width)))
+
+    def _refused(self, error: OSError) -> LakeError:
+        return LakeError(f"embeddings could not be written to {self.folder}: {error}. Nothing was lost.")
 
     def _path(self, number: int, suffix: str) -> Path:
         return self.folder / f"shard-{number:06d}.{suffix}"
 
+    @property
+    def _index_path(self) -> Path:
+        return self.folder / "keys.index"
+
 
 def _write_at(path: Path, offset: int, values: npt.NDArray[Any]) -> None:
     """Replace everything behind `offset` with `values`, and put it on the disk."""
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    with path.open("r+b" if path.exists() else "w+b", buffering=0) as file:
         file.truncate(offset)
         file.seek(offset)
-        file.write(np.ascontiguousarray(values).data)
+        rest = np.ascontiguousarray(values).data.cast("B")
+        while rest:  # the kernel takes 2 GB at a time
+            rest = rest[file.write(rest) :]
         _sync(file.fileno())
 
 

@@ -21,12 +21,12 @@ from data.prices.tape import TapeConfig
 from data.splits import SplitConfig
 from data.types import Config
 from encoders.price import LSTMConfig, PriceEncoderConfig
-from encoders.text.config import TextConfig
+from encoders.text.config import EncoderConfig, TextConfig
 from fusion.gated import GatedConfig
 from fusion.kinds import FusionConfig
 from pipelines.template import FILE
 
-DEFAULT_KINDS = {"price": "lstm", "fusion": "gated"}  # of a table that names none
+DEFAULT_KINDS = {"text": "encoder", "price": "lstm", "fusion": "gated"}  # of a table that names none
 
 Target = Literal["close_close", "overnight", "open_close"]
 
@@ -70,7 +70,7 @@ class TapewireConfig(Config):
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     watchlist: tuple[str, ...] = ()
     universe: str = ""
-    text: TextConfig = TextConfig()
+    text: TextConfig = EncoderConfig()
     price: PriceEncoderConfig = LSTMConfig()
     fusion: FusionConfig = GatedConfig()
     train: TrainConfig = TrainConfig()
@@ -107,8 +107,14 @@ def parse_config(tables: dict[str, Any], overrides: Sequence[str], where: str) -
 
 
 def to_toml(config: TapewireConfig) -> str:
-    """The configuration as TOML that `load_config` reads back to an equal one."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    """What differs from the defaults, and the kinds, as TOML that `load_config` reads back to an equal configuration.
+
+    Defaults are left out so that another kind may be chosen with --set: keys of the one before would be unknown to it.
+    """
+    tables = config.model_dump(mode="json", exclude_defaults=True)
+    for part in DEFAULT_KINDS:
+        tables.setdefault(part, {})["kind"] = getattr(config, part).kind
+    return tomli_w.dumps(tables)
 
 
 def _override(tables: dict[str, Any], override: str) -> None:

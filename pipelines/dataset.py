@@ -44,7 +44,8 @@ def load_panel(workspace: Workspace, config: TapewireConfig, session: np.datetim
         raise LakeError(f"{lake.folder}: expected bars {named}found none. Import some with `tapewire import prices`.")
     span = exchange.between(bars["session"].min(), bars["session"].max() if session is None else session)
     links = tables["links"][tables["links"]["confidence"] >= config.news.confidence]
-    news = build_news(tables["headlines"], links, tickers, span, config.news.per_session, config.news.window)
+    shape = config.news.per_session, config.news.window
+    news = build_news(tables["headlines"], links, tickers, span, *shape, reads=config.text.input)
     return build_panel(tickers, span, bars, tables["actions"], news, universe)
 
 

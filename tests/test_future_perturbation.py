@@ -241,6 +241,29 @@ def test_nor_at_another_hour_of_deciding(base: Base, rebuild: Callable[..., Work
         assert [name for name in before if before[name] != after[name]] == [], cut
 
 
+def test_nor_where_summaries_are_read_too(base: Base, rebuild: Callable[..., Workspace]) -> None:
+    rng = np.random.default_rng(9)
+    reads = "text.input=title+summary"
+    items = base.files.headlines["id"]
+    told = replace(base.files, headlines=base.files.headlines.assign(summary="In short, item " + items + " it is."))
+    original = rebuild(told, reads)
+    panel = load_panel(original, original.config)
+    assert sum(text.endswith(" it is.") for text in panel.news.texts) > 0.9 * len(panel.news.texts)
+    for session in rng.choice(np.arange(base.first, len(base.exchange) - 1), 3, replace=False):
+        cut = base.cut(session)
+        files = changed_after(told, cut, rng)
+        later = files.headlines["published_at"] > cut.instant
+        invented = files.headlines["id"].map(dict(zip(items, rng.choice(INVENTED, len(items)), strict=True)))
+        files = replace(
+            files, headlines=files.headlines.assign(summary=files.headlines["summary"].mask(later, invented))
+        )
+        changed = rebuild(files, reads)
+        before, after = (
+            seen(each, panel.tickers, cut.session) for each in (panel, load_panel(changed, changed.config))
+        )
+        assert [name for name in before if before[name] != after[name]] == [], cut
+
+
 @pytest.mark.parametrize("shift", [0, 7, 16])
 def test_what_comes_after_the_last_label_changes_no_weight(
     base: Base, rebuild: Callable[..., Workspace], tapewire: Callable[..., Any], shift: int

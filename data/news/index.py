@@ -2,11 +2,13 @@
 
 An entry is a piece of news, not a copy of it: near-duplicates within 72 hours form one cluster, online
 (`data/news/clusters.py`), which stands once for a ticker, in the session whose decision first knew a
-copy that names it, by the text of its first copy. How many copies were out is an attribute that grows
-with each decision. An edit that says something else is a cluster of its own. Nothing is moved
-afterwards. Clusters without a ticker form a second index, one row a session, shared by all tickers.
+copy that names it, by the text of its first copy: its title, or title and summary. How many copies were
+out is an attribute that grows with each decision. An edit that says something else is a cluster of its
+own. Nothing is moved afterwards. Clusters without a ticker form a second index, one row a session,
+shared by all tickers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 from data.calendar import Sessions
 from data.news.clusters import cluster
 from data.packing import naive_utc
-from data.text import normalise_all
+from data.text import READS, row_texts
 
 Ints = npt.NDArray[np.int64]
 
@@ -39,7 +41,7 @@ class Cells:
 class NewsIndex:
     """`own` has a cell a ticker and session (c = ticker * S + session), `market` a cell a session.
 
-    `texts` are the distinct normalised titles that the entries point into.
+    `texts` are the distinct normalised texts that the entries point into.
     """
 
     texts: tuple[str, ...]
@@ -51,13 +53,20 @@ class NewsIndex:
 
 
 def build_news(
-    headlines: pd.DataFrame, links: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions, most: int, ages: int
+    headlines: pd.DataFrame,
+    links: pd.DataFrame,
+    tickers: tuple[str, ...],
+    sessions: Sessions,
+    most: int,
+    ages: int,
+    reads: str = "title",
 ) -> NewsIndex:
     """Index all versions of `headlines` for `tickers`; a cell keeps the `most` newest of its entries.
 
-    Copies are counted for each of the `ages` decisions from an entry's own on.
+    Copies are counted for each of the `ages` decisions from an entry's own on. `reads` names the columns
+    that make an entry's text, see `data.text.READS`; what is a copy is judged by titles whatever is read.
     """
-    known = _clustered(headlines, sessions)
+    known = _clustered(headlines, sessions, READS[reads])
     linked = known.merge(links[["id", "ticker", "available_at"]], on="id", suffixes=("", "_link"))
     linked["available_at"] = linked[["available_at", "available_at_link"]].max(axis=1)
     linked["session"] = sessions.first_informed(naive_utc(linked["available_at"]))
@@ -74,14 +83,17 @@ def build_news(
     )
 
 
-def _clustered(headlines: pd.DataFrame, sessions: Sessions) -> pd.DataFrame:
-    """Every version with the cluster it joined, the text of that cluster and the session that first knew it."""
-    rows = headlines[["id", "version", "available_at", "title"]]
+def _clustered(headlines: pd.DataFrame, sessions: Sessions, columns: Sequence[str]) -> pd.DataFrame:
+    """Every version with the cluster it joined, the text of that cluster and the session that first knew it.
+
+    The text is that of the cluster's first row, a later summary as little as a later title.
+    """
+    rows = headlines[["id", "version", "available_at", *columns]]
     rows = rows.sort_values(["available_at", "id", "version"], ignore_index=True)
     available_at = naive_utc(rows["available_at"])
     first = cluster(rows["title"].tolist(), available_at, rows["id"].tolist())
-    titles = rows["title"].to_numpy()[first]
-    return rows.assign(cluster=first, text=normalise_all(titles), session=sessions.first_informed(available_at))
+    texts = row_texts(*(rows[column].to_numpy()[first] for column in columns))
+    return rows.assign(cluster=first, text=texts, session=sessions.first_informed(available_at))
 
 
 def _named_in_time(known: pd.DataFrame, linked: pd.DataFrame) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,9 @@
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.embeddings as embeddings
-from data.embeddings import EmbeddingStore, KeyIndex
+import data.key_file as key_file
+from data.embeddings import EmbeddingStore
 from data.errors import LakeError
+from data.key_file import read_index, write_index
+from data.key_index import KeyIndex, SortedKeys, first_of_each
 from data.text import text_keys
 
 E = 4
@@ -75,6 +80,81 @@ def test_shards_fill_up_and_rows_stay_where_they_are(store, monkeypatch):
     order = np.random.default_rng(1).integers(0, 50, 200)
     for seen in (store, reopened(store)):
         np.testing.assert_array_equal(seen.gather(seen.rows(keys[order])), rows[order])
+
+
+def test_an_index_is_written_when_enough_was_appended_and_says_the_same(store, monkeypatch):
+    monkeypatch.setattr(embeddings, "TAIL_ROWS", 20)
+    monkeypatch.setattr(embeddings, "SHARD_ROWS", 32)
+    index = store.folder / "keys.index"
+    keys, rows = sample(0, 120)
+    other = reopened(store)
+    for start in range(0, 120, 10):
+        store.append(keys[start : start + 10], rows[start : start + 10])
+        assert index.exists() == (start >= 20)
+        for seen in (store, reopened(store)):
+            assert seen.rows(keys).tolist() == [*range(start + 10), *[-1] * (110 - start)]
+    other.refresh()
+    assert other.rows(keys).tolist() == list(range(120))
+
+
+def test_settling_sorts_the_rest_into_the_index(store, monkeypatch):
+    monkeypatch.setattr(embeddings, "SETTLE_ROWS", 5)
+    store.settle()
+    assert not store.folder.exists()
+    keys, rows = sample(0, 50)
+    for start, settled in ((0, 10), (10, 14), (14, 50)):
+        store.append(keys[start:settled], rows[start:settled])
+        store.settle()
+        index = read_index(store.folder / "keys.index")
+        assert len(index) == (10 if settled == 14 else settled)
+        np.testing.assert_array_equal(reopened(store).rows(keys[:settled]), np.arange(settled))
+
+
+def test_a_store_without_an_index_is_read_and_gets_one(store):
+    keys, rows = sample(0, 20_000)
+    store.append(keys, rows)
+    assert not (store.folder / "keys.index").exists()  # as every store was written before there was one
+    old = reopened(store)
+    np.testing.assert_array_equal(old.rows(keys), np.arange(20_000))
+    with pytest.MonkeyPatch.context() as patch:  # killed while the index is written
+        patch.setattr(key_file.Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            old.settle()
+    np.testing.assert_array_equal(reopened(store).rows(keys), np.arange(20_000))
+    old.settle()
+    assert len(read_index(store.folder / "keys.index")) == 20_000
+    np.testing.assert_array_equal(reopened(store).rows(keys), np.arange(20_000))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "ahead", "of another store"])
+def test_a_wrong_index_costs_nothing_but_its_sorting(store, monkeypatch, damage, tmp_path):
+    monkeypatch.setattr(embeddings, "SETTLE_ROWS", 5)
+    keys, rows = sample(0, 100)
+    store.append(keys, rows)
+    store.settle()
+    path = store.folder / "keys.index"
+    if damage == "other":
+        path.write_bytes(b"x" * path.stat().st_size)
+    elif damage == "ahead":
+        write_index(path, SortedKeys.of(np.vstack([keys, sample(100, 200)[0]])))
+    elif damage == "of another store":
+        write_index(path, SortedKeys.of(sample(100, 200)[0]))
+    else:
+        path.write_bytes(path.read_bytes()[: 500 if damage == "truncated" else 0])
+    seen = reopened(store)
+    np.testing.assert_array_equal(seen.rows(keys), np.arange(100))
+    assert seen.missing(sample(100, 200)[0]).all()
+    assert seen.append(*sample(100, 200)) == 100
+    seen.settle()
+    np.testing.assert_array_equal(reopened(store).rows(sample(0, 200)[0]), np.arange(200))
+
+
+def test_a_store_replaced_by_a_smaller_one_is_seen(store, tmp_path):
+    store.append(*sample(0, 20))
+    shutil.rmtree(store.folder)
+    reopened(store).append(*sample(15, 25))
+    store.refresh()
+    assert store.rows(sample(14, 26)[0]).tolist() == [-1, *range(10), -1]
 
 
 @pytest.mark.parametrize("ids", [[-1], [0, 10]])
@@ -180,6 +260,39 @@ def test_two_processes_append_at_once_without_loss_or_repeats(tmp_path):
     np.testing.assert_array_equal(rows, np.repeat(np.arange(300)[:, None], E, 1).astype(np.float16))
 
 
+APPENDING = """
+import sys
+from pathlib import Path
+import numpy as np
+import data.embeddings as embeddings
+from data.text import text_keys
+
+embeddings.TAIL_ROWS, embeddings.SHARD_ROWS = 64, 200
+store = embeddings.EmbeddingStore.open(Path(sys.argv[1]), "abc", 4)
+for start in range(len(store), 1_000_000, 16):
+    numbers = np.arange(start, start + 16)
+    rows = (numbers[:, None] % 1024 + np.arange(4) / 8).astype(np.float16)
+    store.append(text_keys([str(number) for number in numbers]), rows)
+    print(start, flush=True)
+"""
+
+
+def test_killed_at_any_moment_the_last_commit_is_readable(tmp_path):
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", APPENDING, tmp_path], stdout=subprocess.PIPE, text=True) as child:
+            said = [int(child.stdout.readline()) for _ in range(3)][-1]
+            time.sleep(random.random() / 50)
+            child.kill()
+        store = EmbeddingStore.open(tmp_path, "abc", E)
+        keys, rows = sample(0, len(store) + 16)
+        assert len(store) >= said + 16
+        assert len(store) % 16 == 0
+        np.testing.assert_array_equal(store.rows(keys), [*range(len(store)), *[-1] * 16])
+        np.testing.assert_array_equal(store.gather(np.arange(len(store))), rows[: len(store)])
+    assert store.append(*sample(len(store), len(store) + 3)) == 3
+
+
 words = st.integers(0, 3) | st.integers(0, 2**64 - 1)
 key_lists = st.lists(st.tuples(words, words), max_size=30, unique=True)
 
@@ -188,7 +301,17 @@ key_lists = st.lists(st.tuples(words, words), max_size=30, unique=True)
 @given(key_lists, st.lists(st.tuples(words, words), max_size=30))
 def test_keys_are_found_as_a_dict_finds_them_also_where_first_words_collide(stored, asked):
     asked = asked + stored
-    index = KeyIndex(np.array(stored, dtype=np.uint64).reshape(-1, 2))
-    found = index.find(np.array(asked, dtype=np.uint64).reshape(-1, 2))
+    keys = np.array(stored, dtype=np.uint64).reshape(-1, 2)
     expected = {key: position for position, key in enumerate(stored)}
-    assert found.tolist() == [expected.get(key, -1) for key in asked]
+    half = len(keys) // 2
+    merged = SortedKeys.of(keys[half:], half).merged(SortedKeys.of(keys[:half]))
+    for known in (SortedKeys.of(keys), merged):
+        found = KeyIndex(known).find(np.array(asked, dtype=np.uint64).reshape(-1, 2))
+        assert found.tolist() == [expected.get(key, -1) for key in asked]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(words, words), max_size=30))
+def test_the_first_of_equal_keys_is_kept(keys):
+    first = list(dict.fromkeys(keys))
+    assert first_of_each(np.array(keys, dtype=np.uint64).reshape(-1, 2)).tolist() == [keys.index(key) for key in first]

@@ -102,6 +102,24 @@ def test_a_copy_without_a_ticker_is_no_market_news_once_another_named_one() -> N
     assert [index.texts[text] for text in index.market.text] == [title(1)]  # and before that the market's
 
 
+def test_summaries_are_read_where_asked_for_and_copies_are_judged_by_titles() -> None:
+    rows = [
+        ("1", title(0), DAYS.closes[6]),
+        ("2", title(0).upper(), DAYS.closes[6] + HOUR),
+        ("3", title(1), DAYS.closes[6]),
+    ]
+    first = headline_frame(rows).assign(summary=["Early words.", "Later words.", None])
+    edit = headline_frame([("3", title(2), DAYS.closes[8])], version=2).assign(summary=["Words of the edit."])
+    headlines = pd.concat([first, edit])
+    links = link_frame([(name, "A", "2014-01-01") for name in "123"])
+    plain, full = (build_news(headlines, links, ("A",), DAYS, 5, AGES, reads) for reads in ("title", "title+summary"))
+    assert cell(plain, plain.own, 6) == [title(0), title(1)]
+    assert cell(full, full.own, 6) == [f"{title(0)}. Early words.", title(1)]
+    assert cell(full, full.own, 8) == [f"{title(2)}. Words of the edit."]
+    for name in ("start", "session", "copies"):
+        np.testing.assert_array_equal(getattr(plain.own, name), getattr(full.own, name))
+
+
 def test_what_repeats_after_three_days_is_news_again() -> None:
     later = DAYS.closes[5] + 73 * HOUR
     index = news([("1", title(0), DAYS.closes[5]), ("2", title(0), later)], [])

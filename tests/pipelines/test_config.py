@@ -139,7 +139,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("prices.kind=lstm", ["prices"]),
         ("price.lookbak=5", ["price", "lookbak"]),
         ("price.heads=2", ["price", "heads"]),  # of the transformer only
-        ("price.kind=gru", ["price", "gru", "lstm", "transformer"]),
+        ("price.kind=perceptron", ["price", "perceptron", "lstm", "transformer"]),
         ("fusion.kind=mean", ["fusion", "mean", "gated", "price_only"]),
         ("decision=noon", ["decision", "noon", "nightly", "pre-open"]),
         ("target=next", ["target", "next", "close_close"]),
@@ -150,7 +150,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("split.train_end=2015-08-01", ["split", "valid_end"]),
         ("split.train_end=2015-02-30", ["split.train_end", "2015-02-30"]),
         ("split.valid_share=0.9", ["split.valid_share"]),
-        ("text.pooling=max", ["text.pooling", "max", "cls"]),
+        ("text.pooling=least", ["text.pooling", "least", "cls"]),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(override: str, named: list[str]) -> None:
