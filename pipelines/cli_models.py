@@ -1,0 +1,125 @@
+"""Commands about models: embedding, training, measuring, forecasting. Parses and prints; no job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.options import Decision, Json, Model, Sets, open_here, print_result, say
+
+models = typer.Typer()
+
+
+@models.command()
+def embed(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Embed a sample again and compare it with what is stored; changes nothing.")
+    ] = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Embed every headline that has no vector yet."""
+    from pipelines import embed as job
+    from pipelines.progress import progress_bar
+    from pipelines.verify_embeddings import verify_embeddings
+
+    workspace = open_here(sets)
+    parts = (workspace.lake, workspace.embeddings, workspace.config.text)
+    if verify:
+        checked = verify_embeddings(*parts)
+        text = f"{checked.checked} of {checked.stored} vectors made again: worst cosine {checked.worst_cosine:.5f}."
+        print_result(checked.as_dict(), json, lambda: text)
+        return
+    with progress_bar("Embedding") as advance:
+        result = job.embed(*parts, advance)
+    print_result(result.as_dict(), json, lambda: f"{result.texts} texts, {result.embedded} embedded now.")
+
+
+@models.command()
+def train(sets: Sets = None, json: Json = False) -> None:
+    """Train one model and make it the current one."""
+    from pipelines.fitting import train as job
+
+    result = job(open_here(sets))
+    for note in result.notes:
+        say(note)
+    summary = f"{result.epochs} epochs, validation loss {result.valid_nll:.4f}. Model: {result.folder}"
+    print_result(result.as_dict(), json, lambda: summary)
+
+
+@models.command()
+def ablate(sets: Sets = None, json: Json = False) -> None:
+    """Measure what text adds: price, text and both on the same folds and seeds."""
+    from pipelines.ablation import ablate_workspace
+    from pipelines.table import ablation_table
+
+    workspace = open_here(sets)
+    result, notes, path = ablate_workspace(workspace, say)
+    for note in notes:
+        say(note)
+    print_result(result.as_dict(), json, lambda: f"{ablation_table(result)}\nReport: {path}")
+
+
+@models.command()
+def score(
+    as_of: Decision = None,
+    model: Model = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Forecast every ticker for the session after a decision."""
+    from pipelines.bundle import load_bundle
+    from pipelines.instants import parse_session, utc_now
+    from pipelines.score import score as job
+    from pipelines.table import forecast_table
+
+    workspace = open_here(sets)
+    session = None if as_of is None else parse_session(as_of)
+    result = job(workspace, load_bundle(workspace.runs, model), session, utc_now())
+    if result.in_sample:
+        say("The model was fitted with labels that settled after this decision: these forecasts prove nothing.")
+    print_result(result.as_dict(), json, lambda: forecast_table(result))
+
+
+@models.command()
+def paths(
+    ticker: str,
+    as_of: Decision = None,
+    paths: Annotated[int, typer.Option(min=1, max=100_000, help="How many futures are drawn.")] = 200,
+    horizon: Annotated[int, typer.Option(min=1, max=250, help="Sessions ahead.")] = 5,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 1 leaves the forecast as it is.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="The likeliest so many codes only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="The fewest codes that hold this probability only.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The likeliest code each time: one path.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    model: Model = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Draw futures of one ticker from a price language model (price.kind = "tokens")."""
+    from pipelines.bundle import load_bundle
+    from pipelines.instants import parse_session
+    from pipelines.paths import Ask, draw_paths, outlook_table, parse_decoding
+
+    workspace = open_here(sets)
+    ask = Ask(paths, horizon, seed, parse_decoding(temperature, top_k, top_p, greedy))
+    session = None if as_of is None else parse_session(as_of)
+    result = draw_paths(workspace, load_bundle(workspace.runs, model), ticker.upper(), session, ask)
+    if result.in_sample:
+        say("The model was fitted with labels that settled after this decision: these paths prove nothing.")
+    print_result(result.as_dict(), json, lambda: outlook_table(result))
+
+
+@models.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the worlds are kept.")] = Path("tapewire-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Which simulated market.")] = 0,
+    placebo: Annotated[bool, typer.Option("--placebo", help="A market whose news moves nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole chain on a simulated market whose truth is known."""
+    from pipelines.demo import run_demo
+    from pipelines.table import demo_table
+
+    result = run_demo(folder, seed, placebo, say)
+    print_result(result.as_dict(), json, lambda: demo_table(result))
