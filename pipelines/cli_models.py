@@ -35,6 +35,37 @@ def embed(
     print_result(result.as_dict(), json, lambda: f"{result.texts} texts, {result.embedded} embedded now.")
 
 
+@models.command("adapt-text")
+def adapt_text_command(
+    labels: Annotated[Path, typer.Option("--labels", help="CSV, Parquet or JSON lines of texts and their labels.")],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="NAME", help="Folder under text/; ENCODER-adapted if left out.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="What is trained: full | lora.")] = "full",
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most; 2 if left out.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="The peak; the method's if left out.")] = None,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
+    text_column: Annotated[str | None, typer.Option(help="Your name of the column `text`.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Your name of the column `label`.")] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Fine-tune the text encoder on labelled texts and register it as a new one."""
+    from encoders.text.adapt import AdaptConfig
+    from pipelines import adapt as job
+    from pipelines.adapted import adapted_table
+    from pipelines.progress import progress_bar
+
+    workspace = open_here(sets)
+    keys = {"method": job.parse_method(method), "epochs": epochs, "learning_rate": learning_rate}
+    said = {key: value for key, value in keys.items() if value is not None}
+    config = AdaptConfig.model_validate({**said, "seed": workspace.config.seeds[0]})
+    columns = {ours: theirs for ours, theirs in (("text", text_column), ("label", label_column)) if theirs is not None}
+    with progress_bar("Adapting") as advance:
+        result = job.adapt_text(workspace, labels, config, out, folds, columns, advance)
+    print_result(result.as_dict(), json, lambda: adapted_table(result))
+
+
 @models.command()
 def train(sets: Sets = None, json: Json = False) -> None:
     """Train one model and make it the current one."""
@@ -60,6 +91,36 @@ def ablate(sets: Sets = None, json: Json = False) -> None:
     print_result(result.as_dict(), json, lambda: f"{ablation_table(result)}\nReport: {path}")
 
 
+@models.command("compare")
+def compare_command(
+    price: Annotated[
+        str, typer.Option(metavar="KIND,...", help="Kinds of price encoder; the first is the reference.")
+    ] = "lstm,transformer",
+    layers: Annotated[str, typer.Option(help="Depths to fit.")] = "1,2,4,6",
+    shares: Annotated[str, typer.Option(help="Shares of the training sessions, the newest.")] = "1/8,1/4,1/2,1",
+    lookbacks: Annotated[str, typer.Option(help="Windows whose cost is measured.")] = "20,60,120,250,500",
+    widths: Annotated[str, typer.Option(help="Widths whose cost is measured.")] = "16,32,64,128,256",
+    seeds: Annotated[str | None, typer.Option(help="Seeds of each fit; those of the settings by default.")] = None,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="On the simulated market, as outside of a workspace.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="The page; reports/compare.md by default.")
+    ] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Measure price encoders against each other: cost, accuracy by depth and amount of data. Goes on where it was."""
+    from pipelines.compare.grid import Grid, parse_counts
+    from pipelines.compare.job import compare
+    from pipelines.compare.page import compare_table
+
+    grid = Grid.parse(price, layers, shares, lookbacks, widths)
+    chosen = None if seeds is None else parse_counts("--seeds", seeds, 0)
+    result = compare(Path(), grid, chosen, simulated, out, sets or (), say)
+    print_result(result.as_dict(), json, lambda: compare_table(result))
+
+
 @models.command()
 def score(
     as_of: Decision = None,
@@ -79,6 +140,25 @@ def score(
     if result.in_sample:
         say("The model was fitted with labels that settled after this decision: these forecasts prove nothing.")
     print_result(result.as_dict(), json, lambda: forecast_table(result))
+
+
+@models.command("explain")
+def explain_command(
+    ticker: Annotated[str | None, typer.Argument(help="A ticker; by default the mean of all.")] = None,
+    as_of: Decision = None,
+    model: Model = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Show which days of its window a forecast hangs on; what a model looked at is not what caused a price."""
+    from pipelines.bundle import load_bundle
+    from pipelines.explain import explain, explained_table
+    from pipelines.instants import parse_session
+
+    workspace = open_here(sets)
+    session = None if as_of is None else parse_session(as_of)
+    result = explain(workspace, load_bundle(workspace.runs, model), ticker and ticker.upper(), session)
+    print_result(result.as_dict(), json, lambda: explained_table(result))
 
 
 @models.command()

@@ -6,24 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
 from data.asof import known
-from data.calendar import Sessions, sessions
-from data.embeddings import EmbeddingStore
-from data.lake import Lake
+from data.calendar import Sessions
 from data.news.index import Cells
 from data.panel import Panel
 from data.schemas import SCHEMAS
 from data.types import QUANTILES, Forecast
 from data.windows import Samples
-from encoders.text.load import resolve
 from fusion.head import Distribution
 from pipelines.bundle import Bundle
-from pipelines.dataset import load_embeddings, load_panel, session_of
+from pipelines.decision import gather_decision
 from pipelines.predict import predict
 from pipelines.workspace import Workspace, replace_file
 
@@ -60,65 +56,24 @@ def score(workspace: Workspace, bundle: Bundle, session: np.datetime64 | None, m
     What was not known at that decision is not read. Scoring again with the same inputs and model adds
     nothing to the lake.
     """
-    # The model's own settings decide how its inputs are made; the workspace says for whom.
-    config = bundle.config.model_copy(
-        update={"watchlist": workspace.config.watchlist, "universe": workspace.config.universe}
-    )
-    exchange = sessions(config.calendar, config.decision)
-    lake = workspace.lake
-    at = session_of(exchange, _last_session(lake) if session is None else session)
-    panel = load_panel(workspace, config, exchange.labels[at])
-    rows, abstained = _scorable(panel, config.price.lookback)
-    embeddings = _embeddings(panel, bundle, workspace)
-    forecast = predict(bundle.fitted, panel, embeddings, rows, config)
+    decision = gather_decision(workspace, bundle, session)
+    config, exchange, at, panel, rows = decision.config, decision.exchange, decision.at, decision.panel, decision.rows
+    forecast = predict(bundle.fitted, panel, decision.embeddings, rows, config)
     versions = data_versions(panel, rows, config.price.lookback, config.news.window)
     forecasts = _forecasts(panel, rows, forecast, versions, bundle.model_id, made_at)
     frame = _frame(forecasts, config.target, live=bool(known([made_at], exchange.target_open[at])[0]))
-    added = lake.merge("forecasts", frame)
+    added = workspace.lake.merge("forecasts", frame)
     path = workspace.reports / f"forecasts-{exchange.target[at]}.parquet"
     _publish(frame, path)
     return Scored(
         session=exchange.target[at],
         decision_at=exchange.decision_at[at],
         forecasts=forecasts,
-        abstained=abstained,
+        abstained=decision.abstained,
         added=added,
         path=path,
         in_sample=not bool(known([bundle.fitted.settled_at], exchange.decision_at[at])[0]),
     )
-
-
-def _last_session(lake: Lake) -> np.datetime64:
-    latest = lake.frame("bars", ["session"])["session"].max()
-    return np.datetime64(latest, "D")
-
-
-def _scorable(panel: Panel, lookback: int) -> tuple[Samples, dict[str, str]]:
-    """Samples of the panel's last session, and why the other tickers have none."""
-    last = len(panel.sessions) - 1
-    label = panel.sessions.labels[last]
-    history = panel.history[:, last]
-    abstained = {}
-    for ticker, belongs, bars, seen, counted in zip(
-        panel.tickers, panel.member[:, last], history, panel.observed[:, last], panel.mask[:, last], strict=True
-    ):
-        if not belongs:
-            abstained[ticker] = f"not in the universe on {label}"
-        elif bars < lookback or (seen and not counted):
-            abstained[ticker] = f"too short: {bars} bars, lookback {lookback}"
-        elif not seen:
-            abstained[ticker] = f"stale: no bar for {label}"
-    scorable = np.array([ticker not in abstained for ticker in panel.tickers], dtype=bool)
-    tickers = np.flatnonzero(scorable)
-    return Samples(tickers, np.full(len(tickers), last)), abstained
-
-
-def _embeddings(panel: Panel, bundle: Bundle, workspace: Workspace) -> npt.NDArray[np.float16]:
-    if bundle.fingerprint is None:
-        return np.zeros((len(panel.news.texts), len(bundle.fitted.text_scaler.centre)), dtype=np.float16)
-    source = resolve(bundle.config.text)
-    store = EmbeddingStore.open(workspace.embeddings, bundle.fingerprint, len(bundle.fitted.text_scaler.centre))
-    return load_embeddings(panel, store, source)
 
 
 def data_versions(panel: Panel, rows: Samples, lookback: int, news_window: int) -> list[str]:

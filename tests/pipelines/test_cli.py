@@ -17,6 +17,9 @@ COMMANDS = (
     ["train"],
     ["ablate"],
     ["score"],
+    ["explain"],
+    ["paths", "AAA"],
+    ["adapt-text", "--labels", "x.csv"],
     ["headlines"],
     ["bars", "AAA"],
     ["import", "prices", "x.csv"],
@@ -76,7 +79,9 @@ def test_no_workspace_says_how_to_make_one(tmp_path: Path, tapewire: Tapewire, c
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_checks_what_set_says(imported: Path, tapewire: Tapewire, command: list[str]) -> None:
-    refused(tapewire(imported, *command, "--set", "price.kind=gru"), "tapewire.toml", "price", "gru", "lstm")
+    refused(
+        tapewire(imported, *command, "--set", "price.kind=perceptron"), "tapewire.toml", "price", "perceptron", "lstm"
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_an_unknown_command_or_option_is_refused(imported: Path, tapewire: Tapew
 
 
 @pytest.mark.parametrize(
-    "text", ['calender = "XNYS"\n', "[price]\nkind = 'gru'\n", "[fusion\n", '[text]\npooling = "max"\n']
+    "text", ['calender = "XNYS"\n', "[price]\nkind = 'perceptron'\n", "[fusion\n", '[text]\npooling = "median"\n']
 )
 def test_a_wrong_file_is_named(fresh: Path, tapewire: Tapewire, text: str) -> None:
     (fresh / "tapewire.toml").write_text(text)

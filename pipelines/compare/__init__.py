@@ -1,0 +1,1 @@
+"""`tapewire compare`: price encoders against each other by measurement."""
