@@ -15,6 +15,7 @@ a key stands for, deletes nothing, and does not notice rows altered in place.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,8 @@ from data.errors import LakeError
 from data.key_file import read_index, write_index
 from data.key_index import KeyIndex, SortedKeys, first_of_each
 from data.text import Keys
+
+log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.float16]
 RowIds = npt.NDArray[np.int64]
@@ -62,8 +65,9 @@ class EmbeddingStore:
         # Before the manifest: an index is written after the rows it covers are committed.
         index = read_index(store._index_path)
         store._map(store._committed())
-        if index is not None and store._holds(index):
-            store._settled = KeyIndex(index)
+        settled = KeyIndex(index) if index is not None else store._settled
+        if store._holds(settled):
+            store._settled = settled
         store._sort_tail()
         return store
 
@@ -73,6 +77,11 @@ class EmbeddingStore:
     def rows(self, keys: Keys) -> RowIds:
         """Row id of each of [N, 2] keys; -1 where it is not stored."""
         found = self._settled.find(keys)
+        if not self._stand_at(found, keys):
+            log.warning("%s is not of these rows; the keys are sorted anew, nothing is lost", self._index_path)
+            self._settled = self._tail = KeyIndex(SortedKeys.of(np.empty((0, 2), dtype=np.uint64)))
+            self._sort_tail()
+            found = self._settled.find(keys)
         if len(self._tail):
             rest = np.flatnonzero(found < 0)
             found[rest] = self._tail.find(keys[rest])
@@ -163,16 +172,29 @@ class EmbeddingStore:
         parts = [keys[max(start - at, 0) : max(stop - at, 0)] for keys, at in spans]
         return np.concatenate([np.empty((0, 2), dtype=np.uint64), *parts])
 
-    def _holds(self, index: SortedKeys) -> bool:
-        """Whether an index is of these rows, judged by a few: a store may have been put back from a backup."""
+    def _holds(self, index: KeyIndex) -> bool:
+        """Whether an index is of these rows, judged by the last it covers: a backup may have been put in their place.
+
+        What this does not see, such as a flipped bit, `rows` does: it looks at the key of every row it finds.
+        """
         if len(index) > len(self):
             return False
-        some = np.linspace(0, len(index) - 1, min(len(index), 64), dtype=np.int64)
-        rows = index.row[some]
-        if rows.min(initial=0) < 0 or rows.max(initial=0) >= len(index):
-            return False
-        words = np.array([self._keys_between(row, row + 1)[0] for row in rows], dtype=np.uint64).reshape(-1, 2)
-        return bool((words[:, 0] == index.first[some]).all() and (words[:, 1] == index.second[some]).all())
+        start = max(len(index) - 64, 0)
+        rows = np.arange(start, len(index))
+        return bool((index.find(self._keys_between(start, len(index))) == rows).all())
+
+    def _stand_at(self, found: RowIds, keys: Keys) -> bool:
+        """Whether the rows found, where any was, are stored under just these keys."""
+        asked = np.flatnonzero(found >= 0)
+        rows = found[asked]
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == number)
+            if not (0 <= number < len(self._keys)):
+                return False
+            if not (self._keys[number][rows[here] - self._starts[number]] == keys[asked[here]]).all():
+                return False
+        return True
 
     def _write(self, keys: Keys, rows: Rows) -> None:
         counts = self._committed() or [0]
@@ -210,6 +232,8 @@ class EmbeddingStore:
             manifest: Any = json.loads(path.read_text())
             found = {key: manifest[key] for key in ("format", "fingerprint", "dimension")}
             counts = [int(shard["rows"]) for shard in manifest["shards"]]
+            if min(counts, default=1) < 1:
+                raise ValueError(f"a shard of {min(counts)} rows")
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -234,7 +258,7 @@ class EmbeddingStore:
         """A shard's committed part, mapped."""
         path = self._path(number, suffix)
         expected = count * width * np.dtype(dtype).itemsize
-        size = path.stat().st_size if path.exists() else 0
+        size = path.stat().st_size if path.is_file() else 0
         if size < expected:
             raise LakeError(
                 f"{path} is truncated: {expected} bytes ({count} rows) were committed, {size} are there. "

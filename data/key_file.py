@@ -27,6 +27,9 @@ def read_index(path: Path) -> SortedKeys | None:
         size = path.stat().st_size
     except FileNotFoundError:
         return None
+    except OSError as error:
+        log.warning("%s cannot be read (%s); the keys are sorted anew, nothing is lost", path, error.strerror)
+        return None
     count = int.from_bytes(head[len(MAGIC) : len(MAGIC) + 8], "little")
     if not head.startswith(MAGIC) or size != HEAD_BYTES + count * WORDS * 8 or not count:
         log.warning("%s is damaged (%d bytes); the keys are sorted anew, nothing is lost", path, size)

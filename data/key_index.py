@@ -1,7 +1,7 @@
 """Finds 128-bit keys among millions: sorted once, looked up through a directory of buckets. No files.
 
 Keys are hashes (`data.text.text_keys`), so their first words are spread evenly: the leading bits name a
-bucket of at most about one key, and a look-up is two reads instead of a binary search's twenty. Keys that are
+bucket of about one key, and a look-up is two reads instead of a binary search's twenty. Keys that are
 not spread evenly are found all the same, but slowly. What a key stands for is not its business.
 """
 
@@ -54,7 +54,7 @@ class KeyIndex:
 
     def __init__(self, keys: SortedKeys) -> None:
         self.keys = keys
-        bits = len(keys).bit_length() + 1
+        bits = max(len(keys).bit_length(), 1)
         self._shift = np.uint64(64 - bits)
         sizes = np.bincount((keys.first >> self._shift).astype(np.int64), minlength=1 << bits)
         # Half the width, half the misses of the cache.

@@ -16,8 +16,9 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from accelerate.utils import set_seed
+from pydantic import ValidationError
 
-from data.errors import ConfigError
+from data.errors import ConfigError, EncoderError
 from encoders.text.adapt import AdaptConfig, Labelled, fit
 from encoders.text.classifier import Classifier, build_classifier, order_labels, tokenise
 from encoders.text.config import EncoderConfig
@@ -57,15 +58,35 @@ def adapt_text(
     folder = _free_folder(workspace, name or f"{Path(base.encoder).name}-adapted")
     labels = read_labels(labels_file, columns or {}, folds)
     with workspace.lock("adapt-text"):
+        folder = _free_folder(workspace, folder.name)  # another run may have made it since
         source = resolve(base)
         model, figures = _Study.prepare(source, labels, config).run(folds, progress)
-        draft = _draft(folder)
-        files = model.save(source, draft)
-        adapted = resolve(base.model_copy(update={"encoder": str(draft), "revision": None}))
-        result = Adapted(folder, f"{folder.parent.name}/{folder.name}", adapted.fingerprint, labels, figures)
-        replace_file(draft / MANIFEST, json.dumps(_manifest(result, source, config, files), indent=1).encode())
-        _publish(draft, folder)
+        try:
+            return _register(model, figures, source, labels, config, folder)
+        except OSError as error:
+            raise EncoderError(f"{folder}: expected to write the adapted encoder there, found: {error}.") from error
+
+
+def _register(
+    model: Classifier, figures: Figures, source: Source, labels: Labels, config: AdaptConfig, folder: Path
+) -> Adapted:
+    draft = _draft(folder)
+    files = model.save(source, draft)
+    adapted = resolve(source.config.model_copy(update={"encoder": str(draft), "revision": None}))
+    result = Adapted(folder, f"{folder.parent.name}/{folder.name}", adapted.fingerprint, labels, figures)
+    replace_file(draft / MANIFEST, json.dumps(_manifest(result, source, config, files), indent=1).encode())
+    _publish(draft, folder)
     return result
+
+
+def parse_settings(given: Mapping[str, Any]) -> AdaptConfig:
+    """The settings of what was given on the command line, None for what was not. Raises ConfigError."""
+    try:
+        return AdaptConfig.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"--{name} {problem['input']}: {problem['msg']}.") from None
 
 
 def parse_method(text: str) -> Literal["full", "lora"]:

@@ -51,15 +51,13 @@ def adapt_text_command(
     json: Json = False,
 ) -> None:
     """Fine-tune the text encoder on labelled texts and register it as a new one."""
-    from encoders.text.adapt import AdaptConfig
     from pipelines import adapt as job
     from pipelines.adapted import adapted_table
     from pipelines.progress import progress_bar
 
     workspace = open_here(sets)
-    keys = {"method": job.parse_method(method), "epochs": epochs, "learning_rate": learning_rate}
-    said = {key: value for key, value in keys.items() if value is not None}
-    config = AdaptConfig.model_validate({**said, "seed": workspace.config.seeds[0]})
+    said = {"method": job.parse_method(method), "epochs": epochs, "learning_rate": learning_rate}
+    config = job.parse_settings({**said, "seed": workspace.config.seeds[0]})
     columns = {ours: theirs for ours, theirs in (("text", text_column), ("label", label_column)) if theirs is not None}
     with progress_bar("Adapting") as advance:
         result = job.adapt_text(workspace, labels, config, out, folds, columns, advance)

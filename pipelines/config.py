@@ -7,7 +7,7 @@ found. Nothing is ever read from the environment.
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, ValidationError
@@ -67,7 +67,7 @@ class TapewireConfig(Config):
     calendar: str = "XNYS"
     decision: Clock = "nightly"
     target: Target = "close_close"
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(default=(0, 1, 2), min_length=1)
     watchlist: tuple[str, ...] = ()
     universe: str = ""
     text: TextConfig = EncoderConfig()

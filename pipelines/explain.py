@@ -89,7 +89,7 @@ def explain(workspace: Workspace, bundle: Bundle, ticker: str | None, session: n
         session=str(decision.exchange.target[decision.at]),
         decision_at=f"{decision.exchange.decision_at[decision.at].astype('datetime64[s]')}+00:00",
         model_id=bundle.model_id,
-        kind=bundle.config.price.kind,
+        kind=bundle.config.price.kind if bundle.config.fusion.reads_price else bundle.config.fusion.kind,
         median=float(medians[0]) if alone else None,
         days=_days(panel, rows, influence if alone else np.abs(influence), attention),
     )

@@ -66,7 +66,8 @@ class Outlook:
     def quantiles(self) -> Floats:
         """[H, Q]: over the paths, of the cumulated return, at the levels of QUANTILES.
 
-        By Weibull's plotting positions: the interval between two levels then covers what it says, few paths or many.
+        By Weibull's plotting positions: the interval between two levels then covers what it says, the outermost from
+        19 paths on: fewer cannot reach so far out.
         """
         return np.quantile(self.cumulated, QUANTILES, axis=0, method="weibull").T
 
@@ -121,7 +122,7 @@ def draw_paths(workspace: Workspace, bundle: Bundle, ticker: str, session: np.da
         ticker=ticker,
         decision_at=exchange.decision_at[at],
         sessions=ahead,
-        returns_NH=returns_of(moves_NH, float(panel.unit[0, -1])),
+        returns_NH=returns_of(moves_NH, float(panel.unit[0, -1]), int(panel.history[0, -1])),
         model_id=bundle.model_id,
         path=workspace.reports / f"paths-{quote(ticker, safe='')}-{ahead[0]}.parquet",
         in_sample=not bool(known([bundle.fitted.settled_at], exchange.decision_at[at])[0]),
@@ -130,17 +131,19 @@ def draw_paths(workspace: Workspace, bundle: Bundle, ticker: str, session: np.da
     return outlook
 
 
-def returns_of(moves_NH: Floats, unit: float) -> Floats:
+def returns_of(moves_NH: Floats, unit: float, bars: int) -> Floats:
     """Log returns [N, H] of moves in units of the volatility that they themselves are part of; see `data/adjust.py`.
 
-    `unit` is the volatility at the decision. Along each path it goes on by its own recursion,
-    unit'^2 = d unit^2 + (1 - d) r^2, and a move is z = r / unit', solved here for r.
+    `unit` is the volatility at the decision, of the returns into `bars` bars. Along each path it goes on by its own
+    recursion, unit'^2 = (1 - s) unit^2 + s r^2, where s is the newest return's share of the weights, (1 - d) /
+    (1 - d^n) of the nth; and a move is z = r / unit', solved here for r.
     """
     units_N, returns = np.full(len(moves_NH), unit), np.empty_like(moves_NH)
     for day, move_N in enumerate(moves_NH.T):
-        left_N = np.maximum(1 - (1 - UNIT_DECAY) * move_N**2, SHARE_LEFT)
-        returns[:, day] = move_N * units_N * np.sqrt(UNIT_DECAY / left_N)
-        square_N = UNIT_DECAY * units_N**2 + (1 - UNIT_DECAY) * returns[:, day] ** 2
+        share = (1 - UNIT_DECAY) / (1 - UNIT_DECAY ** (bars + day + 1))
+        left_N = np.maximum(1 - share * move_N**2, SHARE_LEFT)
+        returns[:, day] = move_N * units_N * np.sqrt((1 - share) / left_N)
+        square_N = (1 - share) * units_N**2 + share * returns[:, day] ** 2
         units_N = np.maximum(np.sqrt(square_N), SMALLEST_UNIT)
     return returns
 

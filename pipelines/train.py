@@ -78,7 +78,8 @@ def fit(
     ratio = shock_ratio(_in_units(panel, config.target, train), train.session)
     best, loss, epochs = _loop(accelerator, model, windows, train, valid, ratio, config, seed)
     accelerator.end_training()
-    model = accelerator.unwrap_model(model).eval()
+    # Without accelerate's wrapper, which would keep autocast: calibrated is what `score` will forecast, in fp32.
+    model = accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     model.load_state_dict(best)
     heard = forecast(model, windows, valid)
     calibration = Calibration.fit(heard, _in_units(panel, config.target, valid), valid.session, ratio)

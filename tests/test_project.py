@@ -85,8 +85,15 @@ def forbidden(node: ast.AST) -> str | None:
             return "pickle"
         case ast.Attribute(attr="read_pickle" | "to_pickle") | ast.keyword(arg="allow_pickle"):
             return "pickle"
+        case ast.keyword(arg="trust_remote_code", value=ast.Constant(value=False)):
+            return None
         case ast.keyword(arg="trust_remote_code") | ast.Constant(value="trust_remote_code"):
             return "trust_remote_code"
+        # Left out, transformers asks on a terminal whether to run what lies beside the weights.
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=str(auto)), attr="from_pretrained"), keywords=given) if (
+            auto.lower().startswith("auto") and "trust_remote_code" not in {word.arg for word in given}
+        ):
+            return "trust_remote_code not denied"
         case ast.keyword(arg="weights_only", value=ast.Constant(value=False)):
             return "weights_only=False"
         case ast.Attribute(value=ast.Name(id="yaml"), attr="load" | "unsafe_load" | "full_load"):
@@ -108,6 +115,7 @@ def test_module_runs_nobody_elses_code(module: str) -> None:
         "frame.to_pickle(path)",
         "np.load(path, allow_pickle=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoModel.from_pretrained(name)",
         "torch.load(path, weights_only=False)",
         "yaml.load(text)",
     ],

@@ -113,8 +113,8 @@ class SparseBlock(Block):
 
 
 def budget(length: int, factor: int) -> int:
-    """How many queries are active and how many keys sampled: c ln L, rounded up as the authors do, at most L."""
-    return min(length, factor * math.ceil(math.log1p(length)))
+    """How many queries are active and how many keys sampled: c times ln L, rounded up as the authors do; at most L."""
+    return min(length, factor * max(1, math.ceil(math.log(length))))
 
 
 def sampled(length: int, factor: int, layer: int) -> Tensor:

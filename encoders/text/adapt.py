@@ -44,7 +44,7 @@ class AdaptConfig(Config):
     method: Literal["full", "lora"] = "full"
     epochs: int = Field(default=2, ge=1)
     batch_size: int = Field(default=32, ge=2)
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
@@ -94,11 +94,13 @@ def fit(
         advance()
         if valid is not None:
             loss = cross_entropy(model, valid)
-            if loss >= best_loss:
+            if not loss < best_loss:  # no number is not less either
                 break
             best_loss, best = loss, _trained(model)
         best_epoch = epoch
     model.load_state_dict(best, strict=False)
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        raise _diverged(schedule)
     model.eval()
     return best_epoch
 
@@ -162,10 +164,14 @@ def _train_once(
         optimizer.zero_grad()
         total += loss.detach()
     if not torch.isfinite(total):
-        raise EncoderError(
-            "adapt-text: expected a loss that falls, found one that is not finite any more: the learning rate is too "
-            f"high. Nothing was saved. Set --learning-rate below {schedule.get_last_lr()[0]:g}."
-        )
+        raise _diverged(schedule)
+
+
+def _diverged(schedule: Any) -> EncoderError:
+    return EncoderError(
+        "adapt-text: expected a loss that falls, found one that is not finite any more: the learning rate is too "
+        f"high. Nothing was saved. Set --learning-rate below {schedule.get_last_lr()[0]:g}."
+    )
 
 
 def _optimizer(model: Classifier, config: AdaptConfig, texts: int) -> tuple[Any, Any]:

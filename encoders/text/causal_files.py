@@ -43,7 +43,7 @@ def _tokenizer(folder: Path) -> Any:
 
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # of transformers or tokenizers, for whatever lies in the folder
             raise CAUSAL_LM.unusable(folder, f"its tokenizer cannot be loaded ({first_line(error)})") from error
     if not tokenizer.is_fast:
@@ -71,7 +71,12 @@ def _base(folder: Path, bits: int) -> Any:
     with quiet_transformers():
         try:
             model, report = auto.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
         except Exception as error:  # of transformers, safetensors or torch, for whatever lies in the folder
             raise CAUSAL_LM.unusable(folder, f"transformers cannot load it ({first_line(error)})") from error

@@ -4,13 +4,14 @@ Nothing falls back silently: what cannot be had is an EncoderError that says how
 the hub cache is used without asking the network, so a moving branch such as `main` stays where it was
 first fetched. Weights are read as safetensors where they exist; of an encoder also as
 `pytorch_model.bin` (the pinned FinBERT has nothing else) through torch's weights-only loader, which
-runs no code of the file. `trust_remote_code` is never given.
+runs no code of the file. Code that comes with a checkpoint is never run, nor offered.
 """
 
 import hashlib
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,12 @@ log = logging.getLogger(__name__)
 HUB_TIMEOUT_S = 5.0
 
 SAFETENSORS, PICKLED = "model*.safetensors*", "pytorch_model*.bin*"
+WORDS = ("tokenizer.json", "vocab*", "*.model", "*.codes")  # without any, transformers makes up a vocabulary
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.codes")
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd")  # what architectures call E in config.json
+LENGTHS = ("max_position_embeddings", "n_positions")
+SHAPES: dict[str, type] = {**dict.fromkeys((*WIDTHS, *LENGTHS), int), "id2label": dict, "architectures": list}
+ADAPTED = "text/"  # of a workspace: where adapted encoders lie
 # Positions of these start behind the padding token's number, so that many fewer can be read.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
 
@@ -58,7 +63,11 @@ class Kind:
             return f"it has no {' or '.join(pattern.replace('*', '') for pattern in self.weights)}"
         if absent := _absent_parts(weights):
             return f"{absent[0]} is missing, which its index names ({len(absent)} such)"
-        return "it has no tokenizer" if self.has_tokenizer and not tokenizer_files(folder) else ""
+        if self.has_tokenizer and not any(path.is_file() for pattern in WORDS for path in folder.glob(pattern)):
+            return f"it has no tokenizer ({', '.join(WORDS)})"
+        if self.has_tokenizer and (folder / ADAPTER.config).exists():
+            return f"an adapter lies in it ({ADAPTER.config}); keep it in a folder of its own, for text.adapter"
+        return ""
 
     def unusable(self, folder: Path, found: str) -> EncoderError:
         """The error for a folder that is not what it should be."""
@@ -109,8 +118,12 @@ def find(kind: Kind, name: str, revision: str | None) -> Path:
         return _minilm()
     if name in PRESETS:
         return _hub(kind, PRESETS[name].repo, revision or PRESETS[name].revision)
-    path = Path(name).expanduser()
-    return path if path.exists() else _hub(kind, name, revision)
+    path = Path(os.path.expanduser(name))  # where there is no such user the name stays as it is
+    if path.exists():
+        return path
+    if name.startswith(ADAPTED):
+        raise kind.unavailable(name, "there is no such folder; `tapewire adapt-text` makes those in text/")
+    return _hub(kind, name, revision)
 
 
 def describe(kind: Kind, folder: Path) -> dict[str, Any]:
@@ -125,6 +138,9 @@ def describe(kind: Kind, folder: Path) -> dict[str, Any]:
         raise kind.unusable(folder, f"its {kind.config} is no table")
     if lack := kind.lack(folder):
         raise kind.unusable(folder, lack)
+    for key, made_of in SHAPES.items():
+        if not isinstance(details.get(key), made_of | None):
+            raise kind.unusable(folder, f"its {kind.config} has {key} = {str(details[key])[:80]!r}")
     return details
 
 
@@ -138,18 +154,19 @@ def architecture(kind: Kind, folder: Path, details: dict[str, Any]) -> str:
 def width(kind: Kind, folder: Path, details: dict[str, Any]) -> int:
     """E as `config.json` states it."""
     for key in WIDTHS:
-        if key in details:
+        if details.get(key) is not None:
             return int(details[key])
     raise kind.unusable(folder, f"its config.json (model_type {details['model_type']}) states no width")
 
 
 def check_length(folder: Path, details: dict[str, Any], tokens: int) -> None:
     """Raise EncoderError where the checkpoint cannot read that many tokens at once."""
-    limit = details.get("max_position_embeddings", details.get("n_positions"))
+    limit = next((int(details[key]) for key in LENGTHS if details.get(key) is not None), None)
     if limit is None:
         return
     if details.get("model_type") in OFFSET_POSITIONS:
-        limit -= int(details.get("pad_token_id", 1)) + 1
+        padding = details.get("pad_token_id")
+        limit -= (padding if isinstance(padding, int) else 1) + 1
     if tokens > limit:
         raise EncoderError(
             f"text.max_tokens is {tokens}, but the text encoder in {folder} reads at most {limit} tokens. Set "
@@ -160,6 +177,14 @@ def check_length(folder: Path, details: dict[str, Any], tokens: int) -> None:
 def tokenizer_files(folder: Path) -> list[Path]:
     """Whatever a tokenizer may be read from."""
     return sorted({path for pattern in TOKENIZER for path in folder.glob(pattern) if path.is_file()})
+
+
+def check_words(kind: Kind, folder: Path, tokenizer: Any, rows: int) -> None:
+    """Raise EncoderError where the tokenizer knows more words than the model has `rows` of vectors for."""
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        found = f"its tokenizer numbers words up to {highest}, and its model has vectors of {rows}"
+        raise kind.unusable(folder, found)
 
 
 def hashes(paths: Iterable[Path]) -> list[str]:

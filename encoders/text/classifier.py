@@ -122,7 +122,8 @@ def own_labels(source: Source) -> list[str]:
     details = describe(ENCODER, source.folder)
     if not any(str(name).endswith("ForSequenceClassification") for name in details.get("architectures") or []):
         return []
-    return [str(name) for _, name in sorted((details.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
+    named = (details.get("id2label") or {}).items()
+    return [str(name) for _, name in sorted(named, key=lambda item: (len(item[0]), item[0]))]
 
 
 def tokenise(source: Source, texts: Sequence[str]) -> list[list[int]]:
@@ -130,7 +131,7 @@ def tokenise(source: Source, texts: Sequence[str]) -> list[list[int]]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of transformers or tokenizers, for whatever lies in the folder
         raise ENCODER.unusable(
             source.folder, f"transformers cannot load its tokenizer ({first_line(error)})"
@@ -168,10 +169,10 @@ def _load(source: Source, labels: Sequence[str]) -> Any:
             network, report = AutoModelForSequenceClassification.from_pretrained(
                 source.folder,
                 local_files_only=True,
+                trust_remote_code=False,
                 id2label=dict(enumerate(labels)),
                 label2id={label: at for at, label in enumerate(labels)},
                 ignore_mismatched_sizes=True,  # of a classifier for other labels; what else differs is refused below
-                attn_implementation="sdpa",
                 dtype=torch.float32,
                 output_loading_info=True,
             )

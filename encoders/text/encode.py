@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import EncoderError
 from encoders.text.attention import Layout
+from encoders.text.checkpoint import ENCODER
 from encoders.text.forward import SAMPLE, full_forward, halve, has_bf16_units
 from encoders.text.load import Loaded, Source, load
 from encoders.text.packed import PackedEncoder
@@ -55,7 +56,11 @@ class TextEncoder:
     @classmethod
     def load(cls, source: Source) -> Self:
         """Load what `resolve` found. Raises EncoderError where the checkpoint is not usable."""
-        return cls(source, load(source), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        encoder = cls(source, load(source), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        width = encoder._sample(encoder._forward).shape[1]
+        if width != source.dimension:
+            raise ENCODER.unusable(source.folder, f"its vectors have {width} numbers, not {source.dimension}")
+        return encoder
 
     def encode(self, texts: Sequence[str]) -> Iterator[tuple[Ids, Vectors]]:
         """Yield (positions [N] in `texts`, vectors [N, D] fp16) until every text was given once.

@@ -20,6 +20,7 @@ from encoders.text.checkpoint import (
     SAFETENSORS,
     architecture,
     check_length,
+    check_words,
     describe,
     find,
     first_line,
@@ -98,13 +99,14 @@ def load(source: Source) -> Loaded:
         log.warning("%s was made for text.pooling = %s; it is %s", source.name, usual, pooling)
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # of transformers or tokenizers, for whatever lies in the folder
             raise _unreadable(source.folder, error) from error
     if pooling == "sentiment":
         return _load_classifier(source, tokenizer)
     # The pooler on top is not ours to use: `last_hidden_state` is what gets pooled.
     model = _weights(AutoModel, source.folder, unused="pooler.")
+    check_words(ENCODER, source.folder, tokenizer, model.get_input_embeddings().num_embeddings)
     return Loaded(tokenizer, model, POOLS[pooling]())
 
 
@@ -116,11 +118,15 @@ def _load_classifier(source: Source, tokenizer: Any) -> Loaded:
     from encoders.text.pooling import FirstTokenClassifier, SentimentPool
 
     model = _weights(AutoModelForSequenceClassification, source.folder)
+    check_words(ENCODER, source.folder, tokenizer, model.get_input_embeddings().num_embeddings)
     ids = torch.tensor([tokenizer(PROBE)["input_ids"]])
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
         encoder, head = model.base_model, FirstTokenClassifier(model)
-        found = head(encoder(input_ids=ids).last_hidden_state[:, 0])
+        try:
+            found = head(encoder(input_ids=ids).last_hidden_state[:, 0])
+        except Exception as error:  # of a head that reads more than it is given here
+            raise _unreadable(source.folder, error) from error
     if not torch.allclose(found, expected, atol=1e-4):
         raise ENCODER.unusable(
             source.folder, "its classifier does not answer by the first token's vector alone (text.pooling)"
@@ -138,6 +144,7 @@ def _weights(auto: Any, folder: Path, unused: str = "\0") -> Any:
             model, report = auto.from_pretrained(
                 folder,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=bool(ENCODER.files(folder)[0].match(SAFETENSORS)),
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -211,7 +218,7 @@ def _digest(parts: list[str]) -> str:
 def _labels(details: dict[str, Any]) -> list[str]:
     """What a classifier calls its outputs, in their order; transformers takes two where `config.json` is silent."""
     named = details.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return [str(named[number]) for number in sorted(named, key=int)]
+    return [str(label) for _, label in sorted(named.items(), key=lambda item: (len(item[0]), item[0]))]
 
 
 def sentiment_order(labels: Sequence[str]) -> list[int]:

@@ -12,6 +12,8 @@ from data.features import FEATURES
 from encoders.price import PriceEncoderConfig
 from encoders.price.base import PriceConfig
 
+MOST = 2**32  # seeds are below it; sizes are, too
+
 Number = TypeVar("Number", int, Fraction)
 Size = tuple[str, int]  # the key of a price config and its value, such as ("lookback", 60)
 
@@ -76,7 +78,9 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 def parse_counts(option: str, text: str, least: int = 1) -> tuple[int, ...]:
     """Whole numbers of at least `least`, ascending, once each. Raises ConfigError."""
-    return _numbers(option, text, int, lambda count: count >= least, f"whole numbers of at least {least}, such as 60")
+    return _numbers(
+        option, text, int, lambda count: least <= count < MOST, f"whole numbers of at least {least}, such as 60"
+    )
 
 
 def price_config(kind: str, base: PriceConfig, **sizes: int) -> PriceEncoderConfig:
@@ -116,9 +120,17 @@ def allowed(
     return kept, notes
 
 
+def cost_layers(kind: str, base: PriceConfig) -> int:
+    """At which depth a kind's cost is measured: COST_LAYERS, or the most below that it takes."""
+    return allowed(kind, base, "layers", range(1, COST_LAYERS + 1))[0][-1]
+
+
 def depths(kind: str, base: PriceConfig, layers: Sequence[int]) -> tuple[list[int], list[str]]:
     """Depths that a kind takes and that make another model of it: one where it has no layers to stack."""
-    kept, notes = allowed(kind, base, "layers", layers)
+    try:
+        kept, notes = allowed(kind, base, "layers", layers)
+    except ConfigError as error:
+        kept, notes = [1], [f"{kind} was run with one layer: {error}"]
     counts = {
         depth: sum(part.numel() for part in price_config(kind, base, layers=depth).build(len(FEATURES)).parameters())
         for depth in kept

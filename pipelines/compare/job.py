@@ -12,9 +12,19 @@ from pathlib import Path
 
 import torch
 
+from data.errors import ConfigError
 from encoders.price.base import PriceConfig
 from pipelines.compare.data import HOME, of_simulation, of_workspace
-from pipelines.compare.grid import COST_LAYERS, COST_LOOKBACK, COST_WIDTH, Grid, allowed, depths, price_config
+from pipelines.compare.grid import (
+    COST_LAYERS,
+    COST_LOOKBACK,
+    COST_WIDTH,
+    Grid,
+    allowed,
+    cost_layers,
+    depths,
+    price_config,
+)
 from pipelines.compare.ledger import Ledger
 from pipelines.compare.page import write_page
 from pipelines.compare.result import VARIED, Comparison
@@ -39,6 +49,8 @@ def compare(
     for the page; its plots lie in a folder of its name beside it.
     Raises ConfigError for sizes a kind does not take, LakeError where a fold has no samples.
     """
+    if out is not None and out.suffix != ".md":
+        raise ConfigError(f"--out {out}: expected a file that ends in .md; its plots go to the folder of its name.")
     inside = (folder / FILE).exists()
     data = of_workspace(open_workspace(folder, sets)) if inside and not simulated else of_simulation(sets)
     seeds = seeds or data.config.seeds
@@ -49,7 +61,7 @@ def compare(
     with workspace.lock("compare"):
         ledger = Ledger(workspace.runs / "compare.jsonl")
         costs = run_costs(sizes, machine, ledger, say)
-        fits = run_fits(layers, grid.shares, seeds, data, ledger, say)
+        fits = run_fits(layers, grid.shares, seeds, data, machine, ledger, say)
     scores, line, days = score_all(fits, data, seeds)
     options = [*grid.options(), "--seeds", ",".join(map(str, seeds)), *(["--simulated"] if simulated else [])]
     result = Comparison(
@@ -72,13 +84,15 @@ def compare(
 def plan(grid: Grid, base: PriceConfig) -> tuple[dict[str, list[int]], Sizes, list[str]]:
     """By kind the depths to fit and the sizes whose cost to measure, and a remark on each that a kind does not take."""
     wanted = {"lookback": grid.lookbacks, "width": grid.widths}
-    usual = {"lookback": COST_LOOKBACK, "width": COST_WIDTH, "layers": COST_LAYERS}
     layers: dict[str, list[int]] = {}
     sizes: Sizes = {}
     notes: list[str] = []
     for kind in grid.kinds:
         layers[kind], said = depths(kind, base, grid.layers)
         notes += said
+        usual = {"lookback": COST_LOOKBACK, "width": COST_WIDTH, "layers": cost_layers(kind, base)}
+        if usual["layers"] != COST_LAYERS:
+            notes.append(f"The cost of {kind} is that of {usual['layers']} layer; it takes no more.")
         sizes[kind] = {}
         for name in VARIED:
             fixed = {key: value for key, value in usual.items() if key != name}

@@ -56,6 +56,7 @@ def run_fits(
     shares: Sequence[Fraction],
     seeds: Sequence[int],
     data: Data,
+    machine: str,
     ledger: Ledger,
     say: Say,
 ) -> dict[Fit, Record]:
@@ -63,7 +64,7 @@ def run_fits(
     cells = [(kind, depth, share) for kind, of in layers.items() for depth, share in product(of, shares)]
     asked = list(product(seeds, range(len(data.folds)), cells))
     digest = data.digest
-    keys = {fit: _key(fit, data, digest) for fit in asked}
+    keys = {fit: _key(fit, data, digest, machine) for fit in asked}
     todo = [fit for fit in asked if keys[fit] not in ledger]
     if len(todo) < len(asked):
         say(f"{len(asked) - len(todo)} of {len(asked)} fits are in {ledger.path} already")
@@ -119,12 +120,12 @@ def _config(data: Data, cell: Cell) -> TapewireConfig:
     return data.config.model_copy(update={"price": price_config(kind, data.config.price, layers=layers)})
 
 
-def _key(fit: Fit, data: Data, digest: str) -> str:
+def _key(fit: Fit, data: Data, digest: str, machine: str) -> str:
     seed, number, cell = fit
     fold, config = most_recent(data.folds[number], cell[2]), _config(data, cell)
     told = {name: config.model_dump(mode="json")[name] for name in ("price", "train", "target")}
     versions = [version("tapewire"), torch.__version__]
-    return key_of(panel=digest, fold=_edges(fold), seed=seed, versions=versions, **told)
+    return key_of(panel=digest, fold=_edges(fold), seed=seed, machine=machine, versions=versions, **told)
 
 
 def _edges(fold: Fold) -> list[list[int]]:

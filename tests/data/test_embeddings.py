@@ -149,6 +149,37 @@ def test_a_wrong_index_costs_nothing_but_its_sorting(store, monkeypatch, damage,
     np.testing.assert_array_equal(reopened(store).rows(sample(0, 200)[0]), np.arange(200))
 
 
+def test_an_index_newer_than_a_restored_backup_is_seen_through(store, monkeypatch, tmp_path):
+    """Shards and manifest of 9,950 rows come back, the index of 10,000 stays, and others are appended."""
+    monkeypatch.setattr(embeddings, "SETTLE_ROWS", 5)
+    keys, rows = sample(0, 10_200)
+    store.append(keys[:9_950], rows[:9_950])
+    backup = shutil.copytree(store.folder, tmp_path / "backup")
+    store.append(keys[9_950:10_000], rows[9_950:10_000])
+    store.settle()
+    for path in backup.iterdir():
+        if path.name != "keys.index":
+            shutil.copy(path, store.folder / path.name)
+    order = np.random.default_rng(0).permutation(np.arange(10_000, 10_200))
+    monkeypatch.setattr(EmbeddingStore, "_settle", lambda *_: None)  # killed before
+    reopened(store).append(keys[order], rows[order])
+    seen = reopened(store)
+    assert (seen.rows(keys[9_950:10_000]) == -1).all()
+    np.testing.assert_array_equal(seen.gather(seen.rows(keys[10_000:])), rows[10_000:])
+
+
+def test_a_flipped_bit_in_the_index_gives_no_wrong_row(store, monkeypatch):
+    monkeypatch.setattr(embeddings, "SETTLE_ROWS", 5)
+    keys, rows = sample(0, 1_000)
+    store.append(keys, rows)
+    store.settle()
+    path = store.folder / "keys.index"
+    whole = path.read_bytes()
+    for at in np.random.default_rng(1).integers(key_file.HEAD_BYTES + 16_000, len(whole), 20):  # the row numbers
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        np.testing.assert_array_equal(reopened(store).rows(keys), np.arange(1_000))
+
+
 def test_a_store_replaced_by_a_smaller_one_is_seen(store, tmp_path):
     store.append(*sample(0, 20))
     shutil.rmtree(store.folder)

@@ -290,3 +290,65 @@ def test_errors_name_the_key_as_the_file_spells_it(overrides: list[str], key: st
     with pytest.raises(ConfigError) as caught:
         parse_config({}, overrides, "here.toml")
     assert f"here.toml: {key}" in str(caught.value)
+
+
+# --- checkpoints that must not be read
+
+
+def test_a_tokenizer_without_its_words_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "wordless")
+    for name in ("vocab.txt", "tokenizer.json"):
+        (folder / name).unlink(missing_ok=True)
+    assert (folder / "tokenizer_config.json").exists()
+    with pytest.raises(EncoderError, match="it has no tokenizer"):
+        resolve(config_of(folder))
+
+
+def test_a_tokenizer_of_more_words_than_the_model_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "words")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["surplus"] = len(WORDS)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(EncoderError, match=f"words up to {len(WORDS)}, and its model has vectors of {len(WORDS)}"):
+        load(resolve(config_of(folder)))
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "both")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"an adapter lies in it .* text\.adapter"):
+        resolve(config_of(folder))
+
+
+def test_code_beside_the_weights_is_neither_run_nor_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint(tmp_path / "code")
+    details = json.loads((folder / "config.json").read_text())
+    details |= {"model_type": "theirs", "auto_map": dict.fromkeys(("AutoConfig", "AutoModel"), "code.Theirs")}
+    (folder / "config.json").write_text(json.dumps(details))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Theirs: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asked whether to run code"))
+    with pytest.raises(EncoderError, match="cannot load it"):
+        load(resolve(config_of(folder)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hidden_size", "wide"), ("max_position_embeddings", "512"), ("id2label", ["a"]), ("architectures", "Bert")],
+)
+def test_values_of_another_type_in_a_config_are_named(tmp_path: Path, key: str, value: Any) -> None:
+    folder = checkpoint(tmp_path / "odd")
+    details = json.loads((folder / "config.json").read_text()) | {key: value}
+    (folder / "config.json").write_text(json.dumps(details))
+    with pytest.raises(EncoderError, match=f"config.json has {key} = "):
+        resolve(config_of(folder))
+
+
+def test_an_adapted_encoder_that_is_gone_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("encoders.text.checkpoint._hub", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(EncoderError, match="adapt-text"):
+        resolve(EncoderConfig(encoder="text/minilm-adapted"))

@@ -20,7 +20,7 @@ from pipelines.compare.advice import choose_depth, match
 from pipelines.compare.cost import Cost, growth, measure_apart, measure_cost
 from pipelines.compare.data import of_workspace
 from pipelines.compare.grid import Grid, allowed, depths, known_kinds, price_config
-from pipelines.compare.job import compare
+from pipelines.compare.job import compare, plan
 from pipelines.compare.ledger import Ledger, key_of
 from pipelines.metrics import Days, rank_ic
 from pipelines.predict import predict
@@ -207,6 +207,9 @@ def test_keys_of_a_kind_of_its_own_are_kept_for_it_alone() -> None:
 def test_every_kind_has_a_plan(kind: str) -> None:
     kept, _ = depths(kind, LSTMConfig(lookback=20, width=16), (1, 2))
     assert kept in ([1], [2], [1, 2])
+    layers, sizes, _ = plan(Grid.parse(kind, "2,4"), LSTMConfig(lookback=20, width=16))
+    assert layers[kind]
+    assert list(sizes[kind]["lookback"]) == [20, 60, 120, 250, 500]
 
 
 def test_sizes_a_kind_does_not_take_are_left_out_and_named() -> None:

@@ -186,16 +186,18 @@ def test_options_that_make_no_sense_are_named() -> None:
     assert parse_decoding(0.5, 3, 0.9, greedy=True) == Decoding(0.5, 3, 0.9, greedy=True)
 
 
-def test_moves_become_the_returns_they_were_made_of() -> None:
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("bars", [1, 21, 60, 500])
+def test_moves_become_the_returns_they_were_made_of(bars: int) -> None:
+    rng = np.random.default_rng(bars)
     returns = 0.02 * rng.standard_t(4, (1, 1000))
     unit = np.sqrt(average(returns**2, UNIT_DECAY))
     moves = returns / unit
-    np.testing.assert_allclose(returns_of(moves[:, 500:], float(unit[0, 499])), returns[:, 500:], rtol=1e-6)
+    found = returns_of(moves[:, bars:], float(unit[0, bars - 1]), bars)
+    np.testing.assert_allclose(found, returns[:, bars:], rtol=1e-9)
 
 
 def test_a_move_beyond_what_a_volatility_allows_stays_finite() -> None:
     moves = np.array([[4.5, 0.0, -4.5]])
-    returns = returns_of(moves, 0.01)
+    returns = returns_of(moves, 0.01, 500)
     assert np.isfinite(returns).all()
     assert (np.sign(returns) == np.sign(moves)).all()

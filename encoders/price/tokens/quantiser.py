@@ -164,9 +164,10 @@ def kmeans(rows_MV: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _nearest(rows_MV: Tensor, centres_KV: Tensor) -> Tensor:
-    # |x - c|^2 without |x|^2, which is the same for every centre
-    score_MK: Tensor = rows_MV @ centres_KV.T - centres_KV.square().sum(-1) / 2
-    return score_MK.argmax(-1)
+    # |x - c|^2 without |x|^2, which is the same for every centre. Never under autocast: codes must not depend on it.
+    with torch.autocast(rows_MV.device.type, enabled=False):
+        score_MK: Tensor = rows_MV.float() @ centres_KV.float().T - centres_KV.square().sum(-1) / 2
+        return score_MK.argmax(-1)
 
 
 def _normal_edges(bins: int) -> Tensor:

@@ -7,6 +7,7 @@ sample's paths do not depend on which others share its batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from encoders.price.tokens.language import LanguageModel
 from encoders.price.tokens.quantiser import Quantiser
+
+LEAST_TEMPERATURE = 1e-3  # less is greedy decoding, and logits divided by it may be too large for a number
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Decoding:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: expected a number above 0, received {self.temperature}")
+        if not LEAST_TEMPERATURE <= self.temperature < math.inf:
+            expected = f"expected a number from {LEAST_TEMPERATURE} on"
+            raise ValueError(f"temperature: {expected}, received {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k: expected at least 1, received {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
