@@ -15,10 +15,12 @@ class Encoded:
     steps. Where `mask_BL` is False, the row of `sequence_BLD` is padding or an unobserved session and must not be read.
     `attention` holds the weights behind `pooled_BD` where the encoder has any and was asked for them: a price
     encoder's are [B, layers, heads, L, L] over the window's sessions, each row summing to 1 over the observed ones;
-    headlines' are [B, K].
+    headlines' are [B, K]. `pooling_BL`, for one that pools its sessions by learned weights, is how much of the code
+    each gave, summing to 1; it too only where it was asked for.
     """
 
     pooled_BD: Tensor
     sequence_BLD: Tensor
     mask_BL: Tensor
     attention: Tensor | None = None
+    pooling_BL: Tensor | None = None

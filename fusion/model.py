@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.types import Batch
 from encoders.absent import Absent
+from encoders.encoded import Encoded
 from encoders.news import NewsChannels
 from encoders.price import PriceEncoder, PriceEncoderConfig
 from fusion.base import Fusion
@@ -36,9 +37,9 @@ class ForecastModel(nn.Module):
         prediction: Prediction = self.head(self.fusion(price, news))
         return prediction
 
-    def explain(self, batch: Batch) -> Tensor | None:
-        """Attention of the price encoder over sessions, [B, layers, heads, L, L]; None where it has none."""
-        return self.price(batch.price_BLF, batch.mask_BL, explain=True).attention
+    def explain(self, batch: Batch) -> Encoded:
+        """The prices as encoded, with the attention over sessions and the pooling's weights where there are any."""
+        return self.price(batch.price_BLF, batch.mask_BL, explain=True)
 
 
 def build_model(

@@ -115,8 +115,10 @@ def influences(fitted: Fitted, batch: Batch) -> Floats:
 @torch.inference_mode()
 def attention_of(fitted: Fitted, batch: Batch) -> Floats | None:
     """[B, L]: how the price encoder's attention is spread over the window, summing to 1; None where it has none."""
-    maps = fitted.model.explain(batch)
-    return None if maps is None else importance(maps, batch.mask_BL).double().cpu().numpy()
+    encoded = fitted.model.explain(batch)
+    if encoded.attention is None and encoded.pooling_BL is None:
+        return None
+    return importance(encoded.attention, batch.mask_BL, encoded.pooling_BL).double().cpu().numpy()
 
 
 def explained_table(result: Explained) -> str:

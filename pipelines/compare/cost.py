@@ -8,7 +8,6 @@ import resource
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -23,6 +22,7 @@ from data.errors import ConfigError
 from data.features import FEATURES
 from data.types import Batch, NewsBatch
 from encoders.price import PriceEncoderConfig
+from encoders.price.tokens import Pretrained
 from fusion.head import StudentTHead, session_nll
 from fusion.model import build_model
 from fusion.price_only import PriceOnlyConfig
@@ -56,7 +56,7 @@ def measure_apart(price: PriceEncoderConfig) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return asdict(pool.submit(measure_cost, price).result())
-        except BrokenProcessPool:
+        except (RuntimeError, MemoryError):  # a broken pool is one, too; torch's own refusals are RuntimeErrors
             raise ConfigError(
                 f"{price.kind} at lookback {price.lookback}, width {price.width}, {price.layers} layers: expected a "
                 "training step, but its process died, most likely for want of memory. Leave such sizes out with "
@@ -70,7 +70,10 @@ def measure_cost(price: PriceEncoderConfig) -> Cost:
     _warm_up(device)
     before = _peak(device)
     torch.manual_seed(0)
-    model = build_model(price, PriceOnlyConfig(), len(FEATURES), 1, 1).to(device).train()
+    model = build_model(price, PriceOnlyConfig(), len(FEATURES), 1, 1).to(device)
+    if isinstance(model.price, Pretrained):
+        model.price.hold()
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     batch = _random_batch(price.lookback, device)
 

@@ -54,7 +54,8 @@ and features are scaled by all that came before the validation fold. Validation 
 INTERVALS = """
 Intervals are 95%, by a bootstrap over whole days and over seeds together; a difference is paired: both sides are read
 on the same days and seeds. {told} The validation fold also stopped the training, so gains on it are a little too good,
-for all alike. What holds on these data need not hold on others: run it on yours.
+for all alike. Each difference stands for itself at 95%: of many, some are shown by chance where there is none. What
+holds on these data need not hold on others: run it on yours.
 """
 FEW = "A few seeds cannot tell much about seeds: in what concerns them, intervals are too narrow."
 ONE = "Of one seed they hold nothing of what another would have given: a difference they show may be that seed's luck."

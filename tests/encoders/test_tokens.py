@@ -445,3 +445,21 @@ def test_unfitted_codes_cut_a_standard_normal():
     codes = quantiser.encode(torch.from_numpy(np.random.default_rng(0).standard_normal((8_000, 4))))
     shares = torch.bincount(codes[:, 0]) / 8_000
     torch.testing.assert_close(shares, torch.full((8,), 1 / 8), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("stack", ["lstm", "transformer"])
+def test_importance_follows_what_the_reader_pools(stack):
+    config = TokensConfig(lookback=12, width=16, stack=stack)
+    torch.manual_seed(0)
+    encoder = config.build(10).eval()
+    price, mask = torch.randn(3, 12, 10), torch.ones(3, 12, dtype=torch.bool)
+    with torch.no_grad():
+        encoded = encoder(price, mask, explain=True)
+        weight = encoder.score(encoded.sequence_BLD)[..., 0].softmax(-1)
+    last = torch.zeros(12)
+    last[-1] = 1
+    torch.testing.assert_close(encoded.pooling_BL, (weight + last) / 2)
+    told = importance(encoded.attention, mask, encoded.pooling_BL)
+    torch.testing.assert_close(told.sum(-1), torch.ones(3))
+    if stack == "lstm":
+        torch.testing.assert_close(told, encoded.pooling_BL)

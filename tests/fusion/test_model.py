@@ -197,9 +197,9 @@ def test_building_any_variant_leaves_the_generator_alike():
 
 
 def test_explain_gives_the_attention_of_a_transformer_only():
-    assert model("transformer").eval().explain(batch()).shape == (B, 2, 4, L, L)
-    assert model("lstm").explain(batch()) is None
-    assert model("transformer", "text_only").explain(batch()) is None
+    assert model("transformer").eval().explain(batch()).attention.shape == (B, 2, 4, L, L)
+    assert model("lstm").explain(batch()).attention is None
+    assert model("transformer", "text_only").explain(batch()).attention is None
 
 
 @every_pair

@@ -84,7 +84,8 @@ class TokensConfig(PriceConfig):
 
 
 class TokensEncoder(nn.Module):
-    """price_BLF -> pooled_BD. `explain` gives the Transformer stack's maps [B, layers, heads, L, L], causal.
+    """price_BLF -> pooled_BD. `explain` gives its pooling, and the Transformer stack's maps [B, layers, heads, L, L],
+    causal.
 
     The reader joins the language model's state after each session with that session's features, and pools over the
     observed sessions by learned weights, beside a direct look at the decision's own.
@@ -119,9 +120,12 @@ class TokensEncoder(nn.Module):
         steps_BLD = functional.gelu(self.read(torch.cat([states_BLD, blank_BLF.to(states_BLD.dtype)], dim=-1)))
         counted_BL = mask_BL | ~mask_BL.any(-1, keepdim=True)
         score_BL = self.score(steps_BLD)[..., 0].float().masked_fill(~counted_BL, -torch.inf)
-        pooled_BD = (score_BL.softmax(-1)[..., None] * steps_BLD).sum(1)
-        maps = self.language.maps(codes_BLG, mask_BL) if explain else None
-        return Encoded(self.dropout(self.norm(pooled_BD + steps_BLD[:, -1])), steps_BLD, mask_BL, maps)
+        weight_BL = score_BL.softmax(-1)
+        pooled_BD = (weight_BL[..., None] * steps_BLD).sum(1)
+        code_BD = self.dropout(self.norm(pooled_BD + steps_BLD[:, -1]))
+        if not explain:
+            return Encoded(code_BD, steps_BLD, mask_BL)
+        return Encoded(code_BD, steps_BLD, mask_BL, self.language.maps(codes_BLG, mask_BL), _with_last(weight_BL))
 
     def pretrain(self, history_NSV: Tensor, mask_NS: Tensor, seed: int) -> None:
         """Fit the quantiser and teach the language model the `columns` of N tickers over S sessions; then hold both.
@@ -135,6 +139,10 @@ class TokensEncoder(nn.Module):
         self.quantiser.fit(history_NSV[mask_NS], torch.Generator().manual_seed(seed))
         codes_NSG = self.quantiser.encode(history_NSV).to(torch.int16)
         teach(self.language, codes_NSG, mask_NS, self.tile, self.passes, seed)
+        self.hold()
+
+    def hold(self) -> None:
+        """The language model stands still from now on."""
         self.language.requires_grad_(False)
         self.pretrained.fill_(True)
 
@@ -171,3 +179,9 @@ class TokensEncoder(nn.Module):
 
     def _codes(self, blank_BLF: Tensor) -> Tensor:
         return self.quantiser.encode(blank_BLF[..., list(self.columns)])
+
+
+def _with_last(weight_BL: Tensor) -> Tensor:
+    """The mixture's weights, and as much again for the direct look at the decision's own session; they sum to 1."""
+    last_L = functional.one_hot(torch.tensor(weight_BL.shape[1] - 1), weight_BL.shape[1]).to(weight_BL)
+    return (weight_BL + last_L) / 2

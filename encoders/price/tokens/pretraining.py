@@ -27,7 +27,11 @@ class Pretrained(Protocol):
     columns: tuple[int, ...]  # of the features it learns from
 
     def pretrain(self, history_NSV: Tensor, mask_NS: Tensor, seed: int) -> None:
-        """Learn, in place, from N tickers' scaled columns over S sessions, where `mask_NS` is True."""
+        """Learn, in place, from N tickers' scaled columns over S sessions, where `mask_NS` is True; then `hold`."""
+        ...
+
+    def hold(self) -> None:
+        """From now on what is pretrained stands still: the forecast's training does not move it."""
         ...
 
 
