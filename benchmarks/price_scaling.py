@@ -19,6 +19,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from encoders.price import PriceEncoderConfig
+from encoders.price.tokens import Pretrained
 
 FEATURES, WIDTH, LAYERS = 10, 64, 2
 BATCHES, LOOKBACKS = (32, 64, 128, 256, 512, 1024), (20, 40, 80, 160, 320, 480)
@@ -59,7 +60,10 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
 def step_seconds(kind: str, batch: int, lookback: int) -> float:
     """Median CPU seconds of a training step, after one that is not counted."""
     torch.manual_seed(0)
-    encoder = configured(kind, lookback).build(FEATURES).train()
+    encoder = configured(kind, lookback).build(FEATURES)
+    if isinstance(encoder, Pretrained):
+        encoder.hold()
+    encoder.train()
     optimizer = torch.optim.AdamW(encoder.parameters(), fused=True)
     price_BLF, mask_BL = torch.randn(batch, lookback, FEATURES), torch.rand(batch, lookback) < 0.95
     taken: list[float] = []

@@ -79,7 +79,7 @@ class EmbeddingStore:
         found = self._settled.find(keys)
         if not self._stand_at(found, keys):
             log.warning("%s is not of these rows; the keys are sorted anew, nothing is lost", self._index_path)
-            self._settled = self._tail = KeyIndex(SortedKeys.of(np.empty((0, 2), dtype=np.uint64)))
+            self._settled = self._tail = KeyIndex(NO_KEYS)
             self._sort_tail()
             found = self._settled.find(keys)
         if len(self._tail):

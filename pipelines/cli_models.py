@@ -128,12 +128,12 @@ def score(
 ) -> None:
     """Forecast every ticker for the session after a decision."""
     from pipelines.bundle import load_bundle
-    from pipelines.instants import parse_session, utc_now
+    from pipelines.instants import parse_decision, utc_now
     from pipelines.score import score as job
     from pipelines.table import forecast_table
 
     workspace = open_here(sets)
-    session = None if as_of is None else parse_session(as_of)
+    session = parse_decision(as_of)
     result = job(workspace, load_bundle(workspace.runs, model), session, utc_now())
     if result.in_sample:
         say("The model was fitted with labels that settled after this decision: these forecasts prove nothing.")
@@ -151,10 +151,10 @@ def explain_command(
     """Show which days of its window a forecast hangs on; what a model looked at is not what caused a price."""
     from pipelines.bundle import load_bundle
     from pipelines.explain import explain, explained_table
-    from pipelines.instants import parse_session
+    from pipelines.instants import parse_decision
 
     workspace = open_here(sets)
-    session = None if as_of is None else parse_session(as_of)
+    session = parse_decision(as_of)
     result = explain(workspace, load_bundle(workspace.runs, model), ticker and ticker.upper(), session)
     print_result(result.as_dict(), json, lambda: explained_table(result))
 
@@ -176,12 +176,12 @@ def paths(
 ) -> None:
     """Draw futures of one ticker from a price language model (price.kind = "tokens")."""
     from pipelines.bundle import load_bundle
-    from pipelines.instants import parse_session
+    from pipelines.instants import parse_decision
     from pipelines.paths import Ask, draw_paths, outlook_table, parse_decoding
 
     workspace = open_here(sets)
     ask = Ask(paths, horizon, seed, parse_decoding(temperature, top_k, top_p, greedy))
-    session = None if as_of is None else parse_session(as_of)
+    session = parse_decision(as_of)
     result = draw_paths(workspace, load_bundle(workspace.runs, model), ticker.upper(), session, ask)
     if result.in_sample:
         say("The model was fitted with labels that settled after this decision: these paths prove nothing.")

@@ -26,6 +26,11 @@ def parse_session(text: str, option: str = "--as-of") -> np.datetime64:
     return np.datetime64(date, "D")
 
 
+def parse_decision(text: str | None) -> np.datetime64 | None:
+    """The session whose decision `--as-of` names; None, the newest, where it is left out."""
+    return None if text is None else parse_session(text)
+
+
 def parse_instant(text: str | None, config: TapewireConfig, option: str = "--as-of") -> np.datetime64 | None:
     """ISO 8601, UTC where it has no offset; a bare date means the decision that follows its session. None is None."""
     if text is None:

