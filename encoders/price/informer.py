@@ -22,7 +22,7 @@ from torch.nn import functional
 from encoders.encoded import Encoded
 from encoders.price.attention import readable
 from encoders.price.base import AttentionConfig, blank
-from encoders.price.positions import Sinusoidal
+from encoders.price.positions import Sinusoidal, Turn
 from encoders.price.transformer import Block, TransformerConfig
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -58,7 +58,7 @@ class InformerEncoder(nn.Module):
         self.place = Sinusoidal(config.lookback, config.width)
         self.sparse = nn.ModuleList(SparseBlock(inner, config.factor, layer) for layer in range(config.layers - 1))
         self.distil = nn.ModuleList(Distil(config.width) for _ in range(config.layers - 1))
-        self.last = Block(inner, None)
+        self.last = Block(inner)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, price_BLF: Tensor, mask_BL: Tensor, explain: bool = False) -> Encoded:
@@ -83,13 +83,13 @@ class SparseBlock(Block):
     """A Transformer's block whose attention is ProbSparse, section 3.1 of the paper."""
 
     def __init__(self, config: TransformerConfig, factor: int, layer: int) -> None:
-        super().__init__(config, None)
+        super().__init__(config)
         self.factor = factor
         self.layer = layer
 
-    def forward(self, tokens_BLD: Tensor, keys_BL: Tensor) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, keys_BL: Tensor, turn: Turn | None = None) -> Tensor:
         """tokens_BLD -> tokens_BLD. At least one key of each sample must be True."""
-        query, key, value = self._split(tokens_BLD)
+        query, key, value = self.split(tokens_BLD, turn)
         active_BHU = self._active(query, key, keys_BL)
         weight_BL = keys_BL.to(value.dtype) / keys_BL.sum(-1, keepdim=True)
         mean_BH1d = weight_BL[:, None, None] @ value
@@ -98,11 +98,11 @@ class SparseBlock(Block):
         mixed = mean_BH1d.expand_as(value).scatter(2, _rows(active_BHU, value), read)
         return self._deepen(tokens_BLD, mixed.transpose(1, 2).flatten(2))
 
-    def maps(self, tokens_BLD: Tensor, keys_BL: Tensor) -> Tensor:
+    def maps(self, tokens_BLD: Tensor, keys_BL: Tensor, turn: Turn | None = None) -> Tensor:
         """The weights [B, heads, L, L] that `forward` gives each query (third axis); the last axis sums to 1."""
-        query, key, _ = self._split(tokens_BLD)
+        query, key, _ = self.split(tokens_BLD, turn)
         active_BHU = self._active(query, key, keys_BL)
-        full_BHLL = super().maps(tokens_BLD, keys_BL[:, None, None])
+        full_BHLL = super().maps(tokens_BLD, keys_BL[:, None, None], turn)
         lazy_BHLL = (keys_BL.float() / keys_BL.sum(-1, keepdim=True))[:, None, None].expand_as(full_BHLL)
         at_BHUL = _rows(active_BHU, full_BHLL)
         return lazy_BHLL.scatter(2, at_BHUL, full_BHLL.gather(2, at_BHUL))

@@ -50,7 +50,7 @@ class ITransformerEncoder(nn.Module):
         self.values = nn.Linear(config.lookback, config.width)
         self.observed = nn.Linear(config.lookback, config.width, bias=False)
         self.feature_FD = nn.Parameter(torch.randn(features, config.width) * 0.02)
-        self.blocks = nn.ModuleList(Block(inner, None) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(inner) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.join = nn.Linear(features * config.width, config.width)

@@ -63,7 +63,7 @@ class PatchTSTEncoder(nn.Module):
         self.values = nn.Linear(self.length, config.width)
         self.observed = nn.Linear(self.length, config.width, bias=False)
         self.place = Learned(1 + self._steps(config.lookback), config.width)
-        self.blocks = nn.ModuleList(Block(inner, None) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(inner) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.join = nn.Linear(features * config.width, config.width)

@@ -6,11 +6,14 @@ Always counted back from the decision, the last of L, so that it has one place w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from encoders.price.base import within
+
+Turn = Callable[[Tensor], Tensor]  # queries or keys [B, heads, L, D / heads] to the same, turned by their places
 
 
 class Sinusoidal(nn.Module):
@@ -60,9 +63,13 @@ class Rotary(nn.Module):
         """[B, heads, L, width] of the window's last L places, turned."""
         length = head_BHLD.shape[2]
         cos_LW, sin_LW = latest(self.cos_LW, length), latest(self.sin_LW, length)
-        first, second = head_BHLD[..., 0::2], head_BHLD[..., 1::2]
-        turned = torch.stack([first * cos_LW - second * sin_LW, first * sin_LW + second * cos_LW], dim=-1)
-        return turned.flatten(-2).to(head_BHLD.dtype)
+        pairs = turned(head_BHLD[..., 0::2], head_BHLD[..., 1::2], cos_LW, sin_LW)
+        return torch.stack(pairs, dim=-1).flatten(-2).to(head_BHLD.dtype)
+
+
+def turned(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The two entries of each pair, turned by the angle of that cosine and sine."""
+    return first * cos - second * sin, first * sin + second * cos
 
 
 def rates(width: int) -> Tensor:

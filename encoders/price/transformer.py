@@ -19,7 +19,7 @@ from torch.nn import functional
 from encoders.encoded import Encoded
 from encoders.price.attention import causal, readable
 from encoders.price.base import AttentionConfig, blank
-from encoders.price.positions import Learned, Rotary, Sinusoidal
+from encoders.price.positions import Learned, Rotary, Sinusoidal, Turn
 
 
 class TransformerConfig(AttentionConfig):
@@ -44,8 +44,7 @@ class TransformerConfig(AttentionConfig):
     def build(self, features: int) -> TransformerEncoder:
         """An untrained encoder of F = `features`, drawn from torch's global generator."""
         place = self._place()
-        rotary = Rotary(self.lookback, self.width // self.heads) if self.positions == "rotary" else None
-        blocks = [Block(self, rotary) for _ in range(self.layers)]
+        blocks = [Block(self) for _ in range(self.layers)]
         return TransformerEncoder(features, self, place, blocks)
 
     def scaling(self) -> nn.Module:
@@ -68,13 +67,15 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward net of twice the width, each behind a norm and beside a residual."""
+    """Attention, then a feed-forward net of twice the width, each behind a norm and beside a residual.
 
-    def __init__(self, config: TransformerConfig, rotary: Rotary | None) -> None:
+    Where places are rotary, `turn` turns queries and keys by them; without it the places are in the tokens.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.rotary = rotary
         self.norm_attention = config.scaling()
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -82,47 +83,50 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens_BLD: Tensor, allowed_B1QL: Tensor) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, allowed_B1QL: Tensor, turn: Turn | None = None) -> Tensor:
         """tokens_BLD -> tokens_BLD. Q is L, or 1 for all queries alike; each query may read at least one key."""
-        query, key, value = self._split(tokens_BLD)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed_B1QL)  # B heads L D/heads
+        return self.attend(tokens_BLD, *self.split(tokens_BLD, turn), allowed_B1QL)
+
+    def attend(self, tokens_BLD: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed_B1QP: Tensor) -> Tensor:
+        """`forward` with queries of these tokens, and keys and values [B, heads, P, D / heads] of any."""
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed_B1QP)  # B heads L D/heads
         return self._deepen(tokens_BLD, mixed.transpose(1, 2).flatten(2))
 
-    def latest(self, tokens_BLD: Tensor, readable_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def latest(self, tokens_BLD: Tensor, readable_BL: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor]:
         """The last row of `forward`, [B, D], and the tokens [B, L, D] that its query read, without the other rows.
 
         Weights are taken of the tokens, not of their keys and values: q (W x) = (W' q) x, so that W meets one query
         instead of L tokens.
         """
         read_BLD = self.norm_attention(tokens_BLD)
-        mixed_BHD = self._weights_of_latest(read_BLD, readable_BL).to(read_BLD.dtype) @ read_BLD
+        mixed_BHD = self._weights_of_latest(read_BLD, readable_BL, turn).to(read_BLD.dtype) @ read_BLD
         mixed_BD = torch.einsum("bhe,hde->bhd", mixed_BHD, self._weights()[2]).flatten(1)
         return self._deepen(tokens_BLD[:, -1], mixed_BD), read_BLD
 
-    def maps(self, tokens_BLD: Tensor, allowed_B1QL: Tensor) -> Tensor:
+    def maps(self, tokens_BLD: Tensor, allowed_B1QL: Tensor, turn: Turn | None = None) -> Tensor:
         """The weights [B, heads, L, L] that `forward` gives each query (third axis); the last axis sums to 1."""
-        query, key, _ = self._split(tokens_BLD)
+        query, key, _ = self.split(tokens_BLD, turn)
         scores: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         return scores.float().masked_fill(~allowed_B1QL, -torch.inf).softmax(-1)
 
-    def _split(self, tokens_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, tokens_BLD: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, heads, L, D / heads]; the first two turned where places are rotary."""
         # Cut before heads are told apart: the gradients of the three then lie side by side and are not copied about.
         parts = self.qkv(self.norm_attention(tokens_BLD)).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        if self.rotary is None:
+        if turn is None:
             return query, key, value
-        return self.rotary(query), self.rotary(key), value
+        return turn(query), turn(key), value
 
-    def _weights_of_latest(self, read_BLD: Tensor, readable_BL: Tensor) -> Tensor:
+    def _weights_of_latest(self, read_BLD: Tensor, readable_BL: Tensor, turn: Turn | None) -> Tensor:
         """[B, heads, L]: what the decision's query gives each token. Its own place is 0: rotary leaves it as it is."""
         query_HdD, key_HdD, _ = self._weights()
         query_BHd = torch.einsum("be,hde->bhd", read_BLD[:, -1], query_HdD) * query_HdD.shape[1] ** -0.5
-        if self.rotary is None:
+        if turn is None:
             asked_BHD = torch.einsum("bhd,hde->bhe", query_BHd, key_HdD)
             score_BHL = asked_BHD @ read_BLD.transpose(1, 2)
         else:
-            key_BHLd = self.rotary(torch.einsum("ble,hde->bhld", read_BLD, key_HdD))
+            key_BHLd = turn(torch.einsum("ble,hde->bhld", read_BLD, key_HdD))
             score_BHL = (query_BHd[:, :, None] @ key_BHLd.transpose(-1, -2)).squeeze(2)
         weight_BHL: Tensor = score_BHL.float().masked_fill(~readable_BL[:, None], -torch.inf).softmax(-1)
         return weight_BHL
@@ -150,6 +154,7 @@ class TransformerEncoder(nn.Module):
         self.causal = config.causal
         self.token = nn.Linear(features, config.width)
         self.place = place
+        self.rotary = Rotary(config.lookback, config.width // config.heads) if config.positions == "rotary" else None
         self.blocks = nn.ModuleList(blocks)
         self.norm = config.scaling()
 
@@ -162,9 +167,9 @@ class TransformerEncoder(nn.Module):
         *blocks, last = cast("list[Block]", list(self.blocks))
         for block in blocks:
             if explain:
-                maps.append(block.maps(tokens_BLD, allowed_B1QL))
-            tokens_BLD = block(tokens_BLD, allowed_B1QL)
+                maps.append(block.maps(tokens_BLD, allowed_B1QL, self.rotary))
+            tokens_BLD = block(tokens_BLD, allowed_B1QL, self.rotary)
         if explain:
-            maps.append(last.maps(tokens_BLD, allowed_B1QL))
-        code_BD, read_BLD = last.latest(tokens_BLD, readable_BL)
+            maps.append(last.maps(tokens_BLD, allowed_B1QL, self.rotary))
+        code_BD, read_BLD = last.latest(tokens_BLD, readable_BL, self.rotary)
         return Encoded(self.norm(code_BD), read_BLD, mask_BL, torch.stack(maps, dim=1) if explain else None)

@@ -24,7 +24,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from data.errors import EncoderError
 from data.types import Config
-from encoders.text.classifier import Classifier, pad
+from encoders.text.classifier import Classifier, pad_lists
 
 Ids = npt.NDArray[np.int64]
 
@@ -153,7 +153,7 @@ def _train_once(
     for rows in training_batches(np.array([len(ids) for ids in train.tokens]), config.batch_size, order):
         part = train.take(rows)
         label_B = torch.from_numpy(part.label_N).to(accelerator.device)
-        logits_BC, pooled_BE = model(*pad(part.tokens, accelerator.device))
+        logits_BC, pooled_BE = model(*pad_lists(part.tokens, accelerator.device))
         loss = functional.cross_entropy(logits_BC, label_B)
         if config.contrast:
             loss = loss + config.contrast * class_contrast(pooled_BE, label_B, config.temperature)

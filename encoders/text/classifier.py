@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from torch.nn import functional
 
 from encoders.text.checkpoint import ENCODER, describe, first_line, quiet_transformers, tokenizer_files
 from encoders.text.load import Source
+from encoders.text.padded import groups, needed, pad
 from encoders.text.pooling import POOLS, MeanPool, Pool
 
 Floats = npt.NDArray[np.float32]
 Tokens = Sequence[Sequence[int]]
 
-READ_TOKENS = 2_048  # of a batch that is only read, its padding included
+READ_TOKENS = 2_048  # of a batch that is only read, its padding included; a longer text is one of its own
 
 
 class Classifier(nn.Module):
@@ -43,9 +44,7 @@ class Classifier(nn.Module):
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and pooled vectors [B, E] of padded token ids; `mask_BT` is True at tokens."""
-        # Without a mask attention takes its fastest path; batches of like length often need none.
-        mask = None if bool(mask_BT.all()) else mask_BT.to(torch.int64)
-        out = self.network(input_ids=ids_BT, attention_mask=mask, output_hidden_states=True)
+        out = self.network(input_ids=ids_BT, attention_mask=needed(mask_BT), output_hidden_states=True)
         offset_B1 = functional.pad(mask_BT.sum(1).cumsum(0), (1, 0))
         return out.logits, self.pool(out.hidden_states[-1][mask_BT], offset_B1)
 
@@ -54,9 +53,11 @@ class Classifier(nn.Module):
         """Log-probabilities [N, C] and pooled vectors [N, E] of texts, in their order; at least one text."""
         self.eval()
         order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        ascending = [tokens[row] for row in order]
+        lengths = [len(ids) for ids in ascending]
         logs, vectors = [], []
-        for batch in _batches([tokens[row] for row in order]):
-            logits_BC, pooled_BE = self(*pad(batch, self.device))
+        for batch in groups(lengths, lambda first, last: (last - first + 1) * lengths[last] <= READ_TOKENS):
+            logits_BC, pooled_BE = self(*pad_lists(ascending[batch], self.device))
             logs.append(logits_BC.float().log_softmax(-1).cpu())
             vectors.append(pooled_BE.float().cpu())
         back = np.argsort(order, kind="stable")
@@ -142,22 +143,11 @@ def tokenise(source: Source, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def pad(tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids [B, T], zero where there is none, and True where there is one."""
-    length_B = torch.tensor([len(ids) for ids in tokens])
-    mask_BT = torch.arange(int(length_B.max())) < length_B[:, None]
-    ids_BT = torch.zeros(mask_BT.shape, dtype=torch.int64)
-    ids_BT[mask_BT] = torch.tensor([token for ids in tokens for token in ids])
+def pad_lists(tokens: Tokens, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids [B, T] on `device`, zero where there is none, and True where there is one."""
+    ids_N = torch.tensor([token for ids in tokens for token in ids])
+    ids_BT, mask_BT = pad(ids_N, torch.tensor([len(ids) for ids in tokens]))
     return ids_BT.to(device), mask_BT.to(device)
-
-
-def _batches(tokens: Tokens) -> Iterator[Tokens]:
-    """Texts in order of their length, cut so that no batch but of one text passes READ_TOKENS with its padding."""
-    start = 0
-    for stop in range(1, len(tokens) + 1):
-        if stop == len(tokens) or (stop - start + 1) * len(tokens[stop]) > READ_TOKENS:
-            yield tokens[start:stop]
-            start = stop
 
 
 def _load(source: Source, labels: Sequence[str]) -> Any:

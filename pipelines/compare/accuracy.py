@@ -4,14 +4,16 @@ A fit keeps its figures by day, which is all that a bootstrap over days needs. D
 `advice`.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.stats import t as student_t
 
 from data.errors import LakeError
@@ -20,9 +22,11 @@ from data.splits import Fold
 from data.windows import Samples
 from fusion.calibration import Calibration, Heard
 from fusion.head import DF_START, Distribution
+from pipelines.compare.cost import read_clock
+from pipelines.compare.grid import Cell
 from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples
-from pipelines.metrics import Days, Draws, rank_ic
+from pipelines.metrics import DRAWS, Days, Draws, rank_ic
 from pipelines.predict import predict
 from pipelines.train import fit, shock_ratio
 
@@ -78,12 +82,13 @@ class Daily:
 def measure(panel: Panel, fold: Fold, config: TapewireConfig, seed: int) -> dict[str, Any]:
     """Fit once and test: parameters, epochs, seconds and the daily figures of validation and test, JSON-ready.
 
-    `seconds` is processor time of all threads, `wall` what the clock said.
+    `seconds` is read off `read_clock`, `wall` off the wall's clock everywhere.
     """
     nothing = np.zeros((len(panel.news.texts), 1), dtype=np.float16)
-    processor, wall = time.process_time(), time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    begun, wall = read_clock(device), time.perf_counter()
     fitted = fit(panel, nothing, fold, config, seed)
-    spent = {"seconds": time.process_time() - processor, "wall": time.perf_counter() - wall}
+    spent = {"seconds": read_clock(device) - begun, "wall": time.perf_counter() - wall}
     daily = {}
     for name in PARTS:
         rows = settled(panel, getattr(fold, name), config)
@@ -120,6 +125,21 @@ def most_recent(fold: Fold, share: Fraction) -> Fold:
     return Fold(fold.train[len(fold.train) - kept :], fold.valid, fold.test)
 
 
+def draw_blocks(sessions: Ints, seed: int = 0) -> Days:
+    """Weights for the distinct `sessions` [M], resampled in blocks: a day has something in common with its neighbours.
+
+    The circular blocks of Politis and Romano (1992), as long as the cube root of the number of days, rounded up.
+    """
+    distinct, day = np.unique(sessions, return_inverse=True)
+    count = len(distinct)
+    length = math.ceil(count ** (1 / 3))
+    first = np.random.default_rng(seed).integers(count, size=(DRAWS, -(-count // length), 1))
+    drawn = ((first + np.arange(length)) % count).reshape(DRAWS, -1)[:, :count]
+    times = np.zeros((DRAWS, count))
+    np.add.at(times, (np.arange(DRAWS)[:, None], drawn), 1.0)
+    return Days(day, np.vstack([np.ones(count), times]))
+
+
 def draws_of(daily: Daily, line: Daily, days: Days) -> dict[str, Draws]:
     """The measures of one fit, as the days were and on each resampling of them.
 
@@ -132,15 +152,39 @@ def draws_of(daily: Daily, line: Daily, days: Days) -> dict[str, Draws]:
     return {"rank_ic": ic, "gain": gain}
 
 
-def over_seeds(of_seeds: Sequence[Draws]) -> Draws:
-    """Mean over the seeds first, then over as many seeds drawn with replacement, draw by draw.
+def over_seeds(of_cells: Mapping[Cell, Sequence[Draws]]) -> dict[Cell, Draws]:
+    """A measure of each cell from that of each of its seeds: their mean, on the days as they were and resampled.
 
-    The same seeds are drawn wherever there are as many, so a difference of two is paired in days and in seeds.
+    Resampled days tell how far a fit's figure is its days' luck. What seeds differ by beyond that is added as normal
+    noise, each cell its own, for its fits are its own. Of one seed nothing is known of others, and nothing is added.
     """
-    stacked = np.stack(of_seeds)
-    drawn = np.random.default_rng(0).integers(len(stacked), size=stacked.shape)
-    drawn[:, 0] = np.arange(len(stacked))
-    mean: Draws = np.take_along_axis(stacked, drawn, axis=0).mean(axis=0)
+    spread = {}
+    for share in {cell[2] for cell in of_cells}:
+        luck = np.random.default_rng([share.numerator, share.denominator])
+        spread[share] = seed_spread([of for cell, of in of_cells.items() if cell[2] == share], luck)
+    return {cell: _with_luck(cell, np.stack(of_seeds), spread[cell[2]]) for cell, of_seeds in of_cells.items()}
+
+
+def seed_spread(of_cells: Sequence[Sequence[Draws]], luck: np.random.Generator) -> Floats:
+    """Standard deviation of what a seed is worth, pooled over cells: [DRAWS], as uncertain as so few fits leave it.
+
+    It is the variance between seeds on the days as they were, drawn as a normal sample of so many degrees of freedom
+    says, less what the days put into it, which is how much more of it there is on resampled days; 0 where that is all.
+    """
+    freedom = len(of_cells) * (len(of_cells[0]) - 1)
+    if not freedom:
+        return np.zeros(DRAWS)
+    between = np.mean([np.var(of_seeds, axis=0, ddof=1) for of_seeds in of_cells], axis=0)
+    drawn = between[0] * freedom / luck.chisquare(freedom, size=DRAWS)
+    by_days = between[1:].mean() - between[0]
+    return np.asarray(np.sqrt(np.maximum(drawn - by_days, 0.0)))
+
+
+def _with_luck(cell: Cell, of_seeds: Draws, spread: Floats) -> Draws:
+    kind, layers, share = cell
+    draw = np.random.default_rng([layers, share.numerator, share.denominator, *kind.encode()])
+    mean: Draws = of_seeds.mean(axis=0)
+    mean[1:] += draw.normal(size=DRAWS) * spread / np.sqrt(len(of_seeds))
     return mean
 
 

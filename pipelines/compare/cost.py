@@ -1,7 +1,8 @@
-"""What one price encoder costs: processor time a training step and memory, each configuration in a process of its own.
+"""What one price encoder costs: time a training step and memory, each configuration in a process of its own.
 
-A step is what training does with a batch: forward, loss, backward, clip, AdamW. Gathering windows, the moving average
-of the weights and the validation between epochs are not in it. Imports little, so that a child is up soon.
+A step is what training does with a batch: forward, loss, backward, clip, AdamW, in single precision everywhere (on a
+GPU fits may use another). Gathering windows, the moving average of the weights and the validation between epochs are
+not in it. Imports little, so that a child is up soon.
 """
 
 import resource
@@ -37,10 +38,10 @@ STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # Lin
 class Cost:
     """One configuration on this machine.
 
-    `seconds` is processor time (on a GPU: time) a training sample, by the fastest step: what else a machine does can
-    only slow one. `bytes` is how far the process's resident memory (on a GPU: what torch allocated) rose above what it
-    held before the model was made, at its peak: weights, gradients, AdamW's moments and what a batch of BATCH leaves
-    for the backward pass.
+    `seconds` a training sample are by `read_clock`, and by the fastest step: what else a machine does can only slow
+    one. `bytes` is how far the process's resident memory (on a GPU: what torch allocated) rose above what it held
+    before the model was made, at its peak: weights, gradients, AdamW's moments and what a batch of BATCH leaves for
+    the backward pass.
     """
 
     parameters: int
@@ -82,18 +83,26 @@ def measure_cost(price: PriceEncoderConfig) -> Cost:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     step()  # the first one also allocates
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds: list[float] = []
     while len(seconds) < FEWEST or (len(seconds) < MOST and sum(seconds) < LONGEST):
-        begun = clock()
+        begun = read_clock(device)
         step()
-        seconds.append(clock() - begun)
+        seconds.append(read_clock(device) - begun)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Cost(parameters, min(seconds) / BATCH, max(_peak(device) - before, 0))
+
+
+def read_clock(device: torch.device) -> float:
+    """Seconds since whenever: processor time of all threads, or on a GPU the wall's, once it has done all it was given.
+
+    A GPU works on while the processor waits or goes ahead, so that processor time says nothing of it.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def growth(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

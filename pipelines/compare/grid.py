@@ -15,6 +15,7 @@ from encoders.price.base import PriceConfig
 MOST = 2**32  # seeds are below it; sizes are, too
 
 Number = TypeVar("Number", int, Fraction)
+Cell = tuple[str, int, Fraction]  # kind, layers, share of the training sessions
 Size = tuple[str, int]  # the key of a price config and its value, such as ("lookback", 60)
 
 LAYERS, SHARES = "1,2,4,6", "1/8,1/4,1/2,1"
@@ -77,10 +78,9 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 
 def parse_counts(option: str, text: str, least: int = 1) -> tuple[int, ...]:
-    """Whole numbers of at least `least`, ascending, once each. Raises ConfigError."""
-    return _numbers(
-        option, text, int, lambda count: least <= count < MOST, f"whole numbers of at least {least}, such as 60"
-    )
+    """Whole numbers from `least` to MOST - 1, ascending, once each. Raises ConfigError."""
+    expected = f"whole numbers from {least} to {MOST - 1}, such as 60"
+    return _numbers(option, text, int, lambda count: least <= count < MOST, expected)
 
 
 def price_config(kind: str, base: PriceConfig, **sizes: int) -> PriceEncoderConfig:

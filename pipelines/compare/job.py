@@ -74,6 +74,7 @@ def compare(
         days=days,
         notes=[*data.notes, *notes],
         machine=machine,
+        on_gpu=torch.cuda.is_available(),
         command=" ".join(["tapewire compare", *options, *(f"--set {each}" for each in sets)]),
         page=out or workspace.reports / "compare.md",
     )

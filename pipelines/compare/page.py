@@ -4,10 +4,12 @@ import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 
+from pipelines.compare.advice import Depth
 from pipelines.compare.cost import BATCH
-from pipelines.compare.grid import COST_LAYERS, COST_LOOKBACK, COST_WIDTH
+from pipelines.compare.grid import COST_LAYERS, COST_LOOKBACK, COST_WIDTH, Cell
 from pipelines.compare.plots import MIB, draw_plots
-from pipelines.compare.result import VARIED, Cell, Comparison, Score
+from pipelines.compare.recommendation import price_of_depth, recommend, share_name
+from pipelines.compare.result import VARIED, Comparison, Score
 from pipelines.metrics import Interval
 from pipelines.table import aligned
 from pipelines.workspace import replace_file
@@ -20,22 +22,28 @@ Measured on {about}: {valid} sessions to validate on, {test} to test on, prices 
 {width}, {seeds}. Machine: {machine}. This page and its plots are made by
 """
 ADVICE = """
-The depth is the shallowest whose gain on the validation fold is not shown to be below that of the best one: the 95%
-interval of their paired difference holds 0. "No difference shown" means that no depth was shown to be worse than the
-best, so the plainest is taken; it does not mean that all are equal.
+The depth is the shallowest whose gain on the validation fold is not shown to be below that of the best one. "No
+difference shown" means that no depth was shown to be worse than the best, so the plainest is taken; it does not mean
+that all are equal: a gap below the smallest that could be shown, in the third column, would have gone unseen.
 """
-MATCHES = "The last columns compare the kinds, each at its depth, on the test fold: in gain as defined below."
+MATCHES = "The last columns compare the kinds, each at its depth, on the test fold. All are in gain as defined below."
+SHOWN = """
+Of many fits one is always the best, if only by luck. So all that is said here of depths is one test, and all that is
+said of kinds another, each on the largest of its differences: were all equally good, 95 such pages of 100 would show no
+difference (White 2000; Hansen, Lunde and Nason 2011).
+"""
 ACCURACY = """
 Gain is how far a forecast's negative log likelihood lies below that of a forecast without skill, in thousandths of a
 nat; more is better and 0 is no skill. The forecast without skill expects no return and spreads by the ticker's own
 volatility, calibrated like the models; it has {line:.4f} nats on the test fold, and a rank IC of 0.
 """
+BARS = "Bars in the plot are the 95% intervals of the table."
 ORACLE = "Who knew the market's law and saw prices alone would reach a rank IC of {oracle:.4f} there."
 COST = """
 Training at {layers} layers in batches of {batch}: width {width} where the lookback varies, lookback {lookback} where
-the width does. Seconds are processor time for the steps of an epoch of {samples} samples, by the fastest step. Memory
-is how far the process rose above what it held before the model was made, at its peak: weights, gradients, the
-optimiser's state and what a batch leaves for the backward pass.
+the width does. Seconds are {clock} for the steps of an epoch of {samples} samples, by the fastest step, in single
+precision. Memory is how far {memory} rose above what it held before the model was made, at its peak: weights,
+gradients, the optimiser's state and what a batch leaves for the backward pass.
 """
 GROWTH = """
 How the seconds grow, as the exponent k of size^k: fitted over all sizes, and between the last two. What does not grow
@@ -43,8 +51,9 @@ with the size (the start of a step, short loops) flattens the first.
 """
 EPOCHS = """
 The fits of the section above, at lookback {lookback} and width {width} in batches of {batch}, on {share} of the data:
-an epoch here is all that training does, gathering windows and validation included.
+an epoch here is all that training does, gathering windows and validation included, in {precision}. Seconds are {clock}.
 """
+PRECISIONS = {"no": "single precision", "bf16": "mixed precision with bf16", "fp16": "mixed precision with fp16"}
 METHOD = """
 Each model was fitted for at most {epochs} epochs and stopped early by the validation fold, with one learning rate for
 all; nothing was tuned for a kind or a depth. A share is the most recent part of the training sessions, as someone with
@@ -52,13 +61,14 @@ a shorter history would have it: only their returns are learned from. The window
 and features are scaled by all that came before the validation fold. Validation and test are the same for all.
 """
 INTERVALS = """
-Intervals are 95%, by a bootstrap over whole days and over seeds together; a difference is paired: both sides are read
-on the same days and seeds. {told} The validation fold also stopped the training, so gains on it are a little too good,
-for all alike. Each difference stands for itself at 95%: of many, some are shown by chance where there is none. What
-holds on these data need not hold on others: run it on yours.
+Intervals are 95%, by a bootstrap over blocks of neighbouring days, on which both sides of a difference are read, and
+by how far seeds differ beyond what their days explain. {told} Intervals of differences hold all at once, those in the
+table of accuracy each for itself.
+The validation fold also stopped the training, so gains on it are a little too good, for all alike.
 """
-FEW = "A few seeds cannot tell much about seeds: in what concerns them, intervals are too narrow."
+FEW = "A few seeds cannot tell much about seeds: in what concerns them, intervals are rough."
 ONE = "Of one seed they hold nothing of what another would have given: a difference they show may be that seed's luck."
+OTHERS = "What holds on these data need not hold on others: run the command above on yours."
 
 
 def write_page(result: Comparison) -> None:
@@ -66,7 +76,8 @@ def write_page(result: Comparison) -> None:
     folder = result.page.with_suffix("")
     plots = draw_plots(result, folder)
     links = {name: f"![{name}]({folder.name}/{path.name})" for name, path in plots.items()}
-    parts = [*_head(result), *_advice(result), *_accuracy(result, links), *_cost(result, links), *_method(result)]
+    measured = [*_accuracy(result, links), *_cost(result, links), *_method(result)]
+    parts = [*_head(result), *_advice(result), *measured, *_recommendation(result)]
     replace_file(result.page, ("\n\n".join(parts) + "\n").encode())
 
 
@@ -88,24 +99,30 @@ def _head(result: Comparison) -> list[str]:
 def _advice(result: Comparison) -> list[str]:
     head, *rows = _advice_rows(result)
     prose = ADVICE + MATCHES if len(result.grid.kinds) > 1 else ADVICE
-    return ["## How many layers for how much data", _table(head, rows), _prose(prose)]
+    return ["## How many layers for how much data", _table(head, rows), _prose(prose), _prose(SHOWN)]
 
 
 def _advice_rows(result: Comparison) -> list[list[str]]:
     """A head, then a row a share: the depth advised for each kind, and the kinds against the first."""
     first, *others = kinds = result.grid.kinds
-    rows = [
-        ["training data", "samples", *(f"layers of {kind}" for kind in kinds), *(f"{k} less {first}" for k in others)]
-    ]
+    named = [*(f"layers of {kind}" for kind in kinds), *(f"{kind} less {first}" for kind in others)]
+    rows = [["training data", "samples", "smallest gap shown", *named]]
     for share in result.grid.shares:
-        samples = result.scores[first, result.layers(first)[0], share].samples
-        verdicts = [f"{each.verdict}: {_signed(each.differences['gain'])}" for each in result.matches(share)]
-        rows.append([str(share), str(samples), *(_depth(result, kind, share) for kind in kinds), *verdicts])
+        matches = [result.matches[kind, share] for kind in others]
+        verdicts = [f"{each.verdict}: {_signed(each.differences['gain'])}" for each in matches]
+        depths = [_depth(result.depths[kind, share]) for kind in kinds]
+        rows.append([share_name(share), str(result.samples(share)), _least_gap(result, share), *depths, *verdicts])
     return rows
 
 
-def _depth(result: Comparison, kind: str, share: Fraction) -> str:
-    depth = result.depth(kind, share)
+def _least_gap(result: Comparison, share: Fraction) -> str:
+    """How far a depth must lie below the best to be shown, which is the same for all kinds."""
+    gaps = [gap for kind in result.grid.kinds for gap in result.depths[kind, share].gaps.values()]
+    reach = max((gap.high - gap.mean for gap in gaps if gap.high is not None and gap.mean is not None), default=0.0)
+    return f"{reach:.2f}" if reach > 0 else "-"
+
+
+def _depth(depth: Depth) -> str:
     if len(depth.gaps) == 1:
         return f"{depth.advised} (no other was run)"
     if not depth.worse:
@@ -119,11 +136,11 @@ def _accuracy(result: Comparison, links: dict[str, str]) -> list[str]:
         told = [_signed(score.interval(part, "gain")) for part in ("valid", "test")]
         seeds = [values["rank_ic"] for values in score.of_seeds["test"].values()]
         each = " ".join("-" if value is None else f"{value:.3f}" for value in seeds)
-        rows.append([str(share), kind, str(layers), *told, _signed(score.interval("test", "rank_ic"), 4), each])
+        rows.append([share_name(share), kind, str(layers), *told, _signed(score.interval("test", "rank_ic"), 4), each])
     oracle = result.data.oracle
     prose = ACCURACY.format(line=result.line["test"]) + ("" if oracle is None else ORACLE.format(oracle=oracle))
     head = ["data", "kind", "layers", "gain, validation", "gain, test", "rank IC, test", "rank IC of each seed"]
-    return ["## Accuracy", _prose(prose), links["accuracy"], _table(head, rows)]
+    return ["## Accuracy", _prose(f"{prose} {BARS}"), links["accuracy"], _table(head, rows)]
 
 
 def _in_order(result: Comparison) -> list[tuple[Cell, Score]]:
@@ -134,7 +151,8 @@ def _in_order(result: Comparison) -> list[tuple[Cell, Score]]:
 
 def _cost(result: Comparison, links: dict[str, str]) -> list[str]:
     sizes = {"layers": COST_LAYERS, "width": COST_WIDTH, "lookback": COST_LOOKBACK}
-    parts = ["## Cost", _prose(COST, **sizes, batch=BATCH, samples=result.epoch_samples), links["cost"]]
+    facts = {"clock": _clock(result), "memory": "torch's part of the GPU's memory" if result.on_gpu else "the process"}
+    parts = ["## Cost", _prose(COST, **sizes, **facts, batch=BATCH, samples=result.epoch_samples), links["cost"]]
     for name in VARIED:
         head = [name, *(f"{kind}: {what}" for kind in result.costs for what in ("seconds", "MiB", "parameters"))]
         values = sorted({value for of in result.costs.values() for value in of[name]})
@@ -170,13 +188,24 @@ def _epochs(result: Comparison) -> list[str]:
     ]
     sizes = {"lookback": config.price.lookback, "width": config.price.width, "batch": config.train.batch_size}
     head = ["kind", "layers", "parameters", "epochs run", "seconds an epoch"]
-    return [_prose(EPOCHS, **sizes, share="all" if share == 1 else str(share)), _table(head, rows)]
+    precision = config.train.precision if config.train.precision != "auto" else "bf16" if result.on_gpu else "no"
+    facts = {"share": share_name(share), "precision": PRECISIONS[precision], "clock": _clock(result)}
+    return [_prose(EPOCHS, **sizes, **facts), _table(head, rows)]
 
 
 def _method(result: Comparison) -> list[str]:
     told = FEW if len(result.seeds) > 1 else ONE
     parts = [_prose(METHOD, epochs=result.data.config.train.epochs), _prose(INTERVALS, told=told)]
     return ["## How it was measured", *parts]
+
+
+def _recommendation(result: Comparison) -> list[str]:
+    points = "\n".join(_prose(f"- {point}").replace("\n", "\n  ") for point in recommend(result))
+    return ["## Recommendation", points, _prose(" ".join([*price_of_depth(result), OTHERS]))]
+
+
+def _clock(result: Comparison) -> str:
+    return "time by the wall's clock" if result.on_gpu else "processor time"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -10,7 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from pipelines.compare.recommendation import layers_name, share_name
 from pipelines.compare.result import Comparison
 from pipelines.metrics import Interval
 
@@ -70,10 +72,11 @@ def _accuracy(result: Comparison) -> Figure:
             if name == "rank_ic" and result.data.oracle is not None:
                 axes.axhline(result.data.oracle, color="black", linewidth=0.8, linestyle="--", label="attainable")
         row[0].set_ylabel(title)
-        row[0].legend(loc="lower right")
     for kind, top, bottom in zip(kinds, *grid, strict=True):
         top.set_title(f"{kind} on the test fold")
         bottom.set_xlabel("share of the training sessions")
+    named = {label: drawn for axes in grid.flat for drawn, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
     return figure
 
 
@@ -84,10 +87,10 @@ def _learning(result: Comparison, kind: str, name: str, axes: Axes) -> None:
         told = [result.scores[kind, depth, share].interval("test", name) for share in result.grid.shares]
         place = np.array(shares) * (1 + APART * (number - (len(layers) - 1) / 2))
         mean, error = _bars(told)
-        label = f"{depth} layer" if depth == 1 else f"{depth} layers"
-        axes.errorbar(place, mean, yerr=error, fmt="o-", markersize=3, linewidth=1, elinewidth=0.7, label=label)
+        style: dict[str, Any] = {"fmt": "o-", "markersize": 3, "linewidth": 1, "elinewidth": 0.7}
+        axes.errorbar(place, mean, yerr=error, label=layers_name(depth), **style)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(shares, [str(share) for share in result.grid.shares])
+    axes.set_xticks(shares, [share_name(share) for share in result.grid.shares])
     axes.xaxis.minorticks_off()
 
 
@@ -103,5 +106,8 @@ def _log_axes(axes: Axes, across: str, up: str, ticks: tuple[int, ...]) -> None:
     axes.set_yscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(across)
     axes.set_ylabel(up)

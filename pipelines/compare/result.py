@@ -2,24 +2,24 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipelines.compare.accuracy import MEASURES, PARTS
-from pipelines.compare.advice import Depth, Match, choose_depth, match
+from pipelines.compare.advice import Depth, Match, Place, choose_depths, match_kinds
 from pipelines.compare.cost import Cost, growth
 from pipelines.compare.data import Data
-from pipelines.compare.grid import Grid
+from pipelines.compare.grid import Cell, Grid
 from pipelines.metrics import Draws, Interval
 
-Cell = tuple[str, int, Fraction]  # kind, layers, share of the training sessions
 Costs = dict[str, dict[str, dict[int, Cost]]]  # by kind, by what was varied, by its value
 VARIED = ("lookback", "width")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One cell over all folds and seeds. `epochs` and `seconds` (processor time an epoch) are means over its fits.
+    """One cell over all folds and seeds. `epochs` and `seconds` (of an epoch) are means over its fits.
 
     `draws` are by part and measure, over days and seeds; `of_seeds` by part, seed and measure, None for no meaning.
     """
@@ -53,7 +53,7 @@ class Comparison:
     """Everything that was measured, and where the page lies.
 
     `line` is the NLL of a forecast without skill and `days` the number of days, both by part. `command` asks for the
-    same again; `machine` is what it ran on.
+    same again; `machine` is what it ran on. With `on_gpu` seconds are the wall clock's, else processor time.
     """
 
     grid: Grid
@@ -65,6 +65,7 @@ class Comparison:
     days: dict[str, int]
     notes: list[str]
     machine: str
+    on_gpu: bool
     command: str
     page: Path
 
@@ -72,19 +73,24 @@ class Comparison:
         """The depths that were run of a kind."""
         return sorted({layers for of, layers, _ in self.scores if of == kind})
 
-    def depth(self, kind: str, share: Fraction) -> Depth:
-        """What validation says of a kind's depth at a share."""
-        return choose_depth({n: self.scores[kind, n, share].draws["valid"]["gain"] for n in self.layers(kind)})
+    @cached_property
+    def depths(self) -> dict[Place, Depth]:
+        """What validation says of each kind's depth at each share."""
+        return choose_depths(self._draws("valid", "gain"))
 
-    def advised(self, kind: str, share: Fraction) -> Score:
-        """A kind's score at its advised depth."""
-        return self.scores[kind, self.depth(kind, share).advised, share]
+    @cached_property
+    def matches(self) -> dict[Place, Match]:
+        """Every other kind against the first at each share, on the test fold."""
+        advised = {place: (place[0], depth.advised, place[1]) for place, depth in self.depths.items()}
+        return match_kinds(advised, self.grid.kinds[0], {name: self._draws("test", name) for name in MEASURES})
 
-    def matches(self, share: Fraction) -> list[Match]:
-        """Every other kind against the first, on the test fold."""
-        first, *others = self.grid.kinds
-        reference = self.advised(first, share).draws["test"]
-        return [match(kind, self.advised(kind, share).draws["test"], first, reference) for kind in others]
+    def _draws(self, part: str, name: str) -> dict[Cell, Draws]:
+        return {cell: score.draws[part][name] for cell, score in self.scores.items()}
+
+    def samples(self, share: Fraction) -> int:
+        """Training samples at a share, of the first kind."""
+        kind = self.grid.kinds[0]
+        return self.scores[kind, self.layers(kind)[0], share].samples
 
     @property
     def epoch_samples(self) -> int:
@@ -109,8 +115,8 @@ class Comparison:
                 {"kind": kind, "layers": layers, "share": str(share), **score.as_dict()}
                 for (kind, layers, share), score in self.scores.items()
             ],
-            "depth": {kind: {str(share): self.depth(kind, share).as_dict() for share in shares} for kind in kinds},
-            "kinds": {str(share): [each.as_dict() for each in self.matches(share)] for share in shares},
+            "depth": {kind: {str(share): self.depths[kind, share].as_dict() for share in shares} for kind in kinds},
+            "kinds": {str(share): [self.matches[kind, share].as_dict() for kind in kinds[1:]] for share in shares},
             "epoch_samples": self.epoch_samples,
             "cost": {
                 kind: {name: {str(value): vars(cost) for value, cost in of.items()} for name, of in by.items()}

@@ -14,6 +14,7 @@ from pipelines.compare.accuracy import (
     MEASURES,
     PARTS,
     Daily,
+    draw_blocks,
     draws_of,
     measure,
     most_recent,
@@ -23,14 +24,15 @@ from pipelines.compare.accuracy import (
 )
 from pipelines.compare.cost import BATCH, Cost, measure_apart
 from pipelines.compare.data import Data
-from pipelines.compare.grid import price_config
+from pipelines.compare.grid import Cell, price_config
 from pipelines.compare.ledger import Ledger, Record, key_of
-from pipelines.compare.result import Cell, Costs, Score
+from pipelines.compare.result import Costs, Score
 from pipelines.config import TapewireConfig
-from pipelines.metrics import Days
+from pipelines.metrics import Days, Draws
 
 Say = Callable[[str], None]
 Fit = tuple[int, int, Cell]  # seed, number of the fold, cell
+BySeed = dict[int, dict[str, Draws]]  # a cell's measures on one part
 Sizes = dict[str, dict[str, dict[int, PriceEncoderConfig]]]  # by kind, by what is varied, by its value
 
 
@@ -81,14 +83,25 @@ def run_fits(
 def score_all(
     fits: dict[Fit, Record], data: Data, seeds: Sequence[int]
 ) -> tuple[dict[Cell, Score], dict[str, float], dict[str, int]]:
-    """Scores by cell; the no-skill NLL and the number of days, by part. All cells share the resampled days."""
+    """Scores by cell; the no-skill NLL and the number of days, by part.
+
+    All cells share the resampled days.
+    """
     folds = range(len(data.folds))
     lines = [no_skill(data.panel, fold, data.config) for fold in data.folds]
     line = {part: Daily.concatenate([each[part] for each in lines]) for part in PARTS}
-    days = {part: Days.draw(of.session) for part, of in line.items()}
+    days = {part: draw_blocks(of.session) for part, of in line.items()}
+    cells = list(dict.fromkeys(cell for _, _, cell in fits))
+    records = {cell: {seed: [fits[seed, fold, cell] for fold in folds] for seed in seeds} for cell in cells}
+    measured = {part: {cell: _by_seed(records[cell], part, line[part], days[part]) for cell in cells} for part in PARTS}
+    draws = {part: _over_seeds(of) for part, of in measured.items()}
     scores = {
-        cell: _score({seed: [fits[seed, fold, cell] for fold in folds] for seed in seeds}, line, days)
-        for cell in dict.fromkeys(cell for _, _, cell in fits)
+        cell: _score(
+            [record for of in records[cell].values() for record in of],
+            {part: {name: draws[part][name][cell] for name in MEASURES} for part in PARTS},
+            {part: _points(measured[part][cell]) for part in PARTS},
+        )
+        for cell in cells
     }
     nll = {part: float(of.nll.sum() / of.rows.sum()) for part, of in line.items()}
     return scores, nll, {part: of.count for part, of in days.items()}
@@ -133,14 +146,28 @@ def _edges(fold: Fold) -> list[list[int]]:
     return [[int(part[0]), int(part[-1])] for part in (fold.train, fold.valid, fold.test)]
 
 
-def _score(of: dict[int, list[Record]], line: dict[str, Daily], days: dict[str, Days]) -> Score:
-    """`of` has a seed's records, one a fold."""
-    every = [record for records in of.values() for record in records]
-    draws, of_seeds = {}, {}
-    for part in PARTS:
-        by_seed = {seed: draws_of(_daily(records, part), line[part], days[part]) for seed, records in of.items()}
-        draws[part] = {name: over_seeds([each[name] for each in by_seed.values()]) for name in MEASURES}
-        of_seeds[part] = {seed: {name: _plain(each[name][0]) for name in MEASURES} for seed, each in by_seed.items()}
+def _by_seed(records: dict[int, list[Record]], part: str, line: Daily, days: Days) -> BySeed:
+    """`records` has a seed's, one a fold."""
+    return {seed: draws_of(_daily(of, part), line, days) for seed, of in records.items()}
+
+
+def _over_seeds(of_cells: dict[Cell, BySeed]) -> dict[str, dict[Cell, Draws]]:
+    return {
+        name: over_seeds({cell: [each[name] for each in of.values()] for cell, of in of_cells.items()})
+        for name in MEASURES
+    }
+
+
+def _points(of_seeds: BySeed) -> dict[int, dict[str, float | None]]:
+    return {seed: {name: _plain(each[name][0]) for name in MEASURES} for seed, each in of_seeds.items()}
+
+
+def _score(
+    every: Sequence[Record],
+    draws: dict[str, dict[str, Draws]],
+    of_seeds: dict[str, dict[int, dict[str, float | None]]],
+) -> Score:
+    """Of the records of all seeds and folds of a cell, and of what was drawn from them."""
     return Score(
         parameters=every[0]["parameters"],
         samples=round(sum(record["samples"] for record in every) / len(every)),

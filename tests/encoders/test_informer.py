@@ -97,7 +97,7 @@ def test_maps_are_what_attention_did():
     sparse, mask_BL = block(), windows()[1]
     tokens_BLD = torch.randn(B, L, D)
     maps = sparse.maps(tokens_BLD, mask_BL)
-    _, _, value = sparse._split(tokens_BLD)
+    _, _, value = sparse.split(tokens_BLD)
     mixed_BLD = (maps @ value).transpose(1, 2).flatten(2)
     torch.testing.assert_close(sparse._deepen(tokens_BLD, mixed_BLD), sparse(tokens_BLD, mask_BL), atol=1e-5, rtol=0)
     uniform = mask_BL.float() / mask_BL.sum(-1, keepdim=True)

@@ -169,8 +169,8 @@ def test_the_last_layer_computes_the_last_row_of_the_whole(positions, norm):
     encoder = built(TransformerConfig(**COMMON, positions=positions, norm=norm, layers=1))
     block, (_, mask_BL) = encoder.blocks[0], windows()
     tokens_BLD, again_BLD = (torch.randn(B, L, D, generator=torch.manual_seed(1)).requires_grad_() for _ in range(2))
-    code_BD, read_BLD = block.latest(tokens_BLD, mask_BL)
-    whole_BD = block(again_BLD, mask_BL[:, None, None])[:, -1]
+    code_BD, read_BLD = block.latest(tokens_BLD, mask_BL, encoder.rotary)
+    whole_BD = block(again_BLD, mask_BL[:, None, None], encoder.rotary)[:, -1]
     torch.testing.assert_close(code_BD, whole_BD, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(read_BLD, block.norm_attention(tokens_BLD))
     code_BD.square().sum().backward()
@@ -181,14 +181,15 @@ def test_the_last_layer_computes_the_last_row_of_the_whole(positions, norm):
 @pytest.mark.parametrize("positions", PLACES)
 def test_the_map_is_the_attention_that_is_used(positions):
     _, mask_BL = windows()
-    block = built(TransformerConfig(**COMMON, positions=positions)).blocks[0]
+    encoder = built(TransformerConfig(**COMMON, positions=positions))
+    block, turn = encoder.blocks[0], encoder.rotary
     tokens_BLD, keys = torch.randn(B, L, D), mask_BL[:, None, None]
-    _, _, value = block._split(tokens_BLD)
-    map_BHLL = block.maps(tokens_BLD, keys)
+    _, _, value = block.split(tokens_BLD, turn)
+    map_BHLL = block.maps(tokens_BLD, keys, turn)
     mixed_BLD = (map_BHLL @ value).transpose(1, 2).flatten(2)
     middle_BLD = tokens_BLD + block.out(mixed_BLD)
-    torch.testing.assert_close(block(tokens_BLD, keys), middle_BLD + block.mlp(block.norm_mlp(middle_BLD)))
-    weights_BHL = block._weights_of_latest(block.norm_attention(tokens_BLD), mask_BL)
+    torch.testing.assert_close(block(tokens_BLD, keys, turn), middle_BLD + block.mlp(block.norm_mlp(middle_BLD)))
+    weights_BHL = block._weights_of_latest(block.norm_attention(tokens_BLD), mask_BL, turn)
     torch.testing.assert_close(weights_BHL, map_BHLL[:, :, -1])
 
 

@@ -253,12 +253,17 @@ def test_padding_left_on_in_the_tokenizer_is_not_read_as_text(tiny):
     np.testing.assert_array_equal(vectors(encoder, HEADLINES), expected)
 
 
-def test_bf16_where_it_is_forced_gives_nearly_the_same(tiny, tiny_encoder):
-    source = resolve(config_of(tiny))
-    half = TextEncoder(source, load(source), torch.device("cpu"), half=True)
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_bf16_where_it_is_forced_gives_nearly_the_same_and_always_the_same(tiny, pooling):
+    source = resolve(config_of(tiny, pooling=pooling, chunks=2, overlap=4, max_tokens=16))
+    full, half, again = (TextEncoder(source, load(source), torch.device("cpu"), each) for each in (False, True, True))
     assert next(half._forward.parameters()).dtype == torch.bfloat16
-    assert next(tiny_encoder._forward.parameters()).dtype == torch.float32
-    assert cosine(vectors(half, HEADLINES), vectors(tiny_encoder, HEADLINES)).min() > 0.999
+    assert next(full._forward.parameters()).dtype == torch.float32
+    rows = vectors(half, HEADLINES)
+    assert cosine(rows, vectors(full, HEADLINES)).min() > 0.999
+    assert rows.tobytes() != vectors(full, HEADLINES).tobytes()
+    for encoder in (half, again):
+        assert vectors(encoder, HEADLINES).tobytes() == rows.tobytes()
 
 
 def test_the_next_chunk_is_tokenised_while_this_one_runs(tiny_encoder, monkeypatch):

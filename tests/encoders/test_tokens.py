@@ -12,7 +12,7 @@ from torch import Tensor
 from data.features import FEATURES
 from encoders.price import PriceEncoderConfig
 from encoders.price.attention import importance
-from encoders.price.tokens import Decoding, TokensConfig, TokensEncoder
+from encoders.price.tokens import Decoding, TokensConfig, TokensEncoder, sampling
 from encoders.price.tokens.encoder import COLUMNS
 from encoders.price.tokens.language import LanguageModel
 from encoders.price.tokens.pretraining import _tiles
@@ -280,6 +280,25 @@ def test_one_seed_one_set_of_paths_whatever_the_company(keys):
     for row in range(B):
         alone = encoder.paths(price[row : row + 1], mask[row : row + 1], 5, 20, [generators(B)[row]])
         torch.testing.assert_close(alone.returns_BNH[0], whole[row])
+
+
+@each_variant
+@pytest.mark.parametrize("together", [1, 3 * B, 16 * B])
+def test_paths_drawn_a_few_at_a_time_are_those_drawn_together(keys, together, monkeypatch):
+    encoder, (price, mask), ahead, drawn = taught(**keys), windows(), sampling._ahead, []
+
+    def watched(language, state_BD, cache, draws_BNHU, decoding):
+        drawn.append(draws_BNHU.shape[1])
+        return ahead(language, state_BD, cache, draws_BNHU, decoding)
+
+    monkeypatch.setattr(sampling, "_ahead", watched)
+    whole = encoder.paths(price, mask, 5, 20, generators(B))
+    monkeypatch.setattr(sampling, "AT_ONCE", together)
+    parts = encoder.paths(price, mask, 5, 20, generators(B))
+    most = max(1, together // B)
+    assert drawn == [20, *[most] * (20 // most), *([20 % most] if 20 % most else [])]
+    assert torch.equal(parts.codes_BNHG, whole.codes_BNHG)
+    assert torch.equal(parts.returns_BNH, whole.returns_BNH)
 
 
 def test_masked_sessions_change_no_path():

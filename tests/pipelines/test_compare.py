@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from data.errors import ConfigError, InputError
 from encoders.price import LSTMConfig, TransformerConfig
 from fusion.head import Distribution
 from pipelines.compare import runs as compare_runs
-from pipelines.compare.accuracy import Daily, most_recent, no_skill, over_seeds, settled
-from pipelines.compare.advice import choose_depth, match
+from pipelines.compare.accuracy import Daily, draw_blocks, most_recent, no_skill, over_seeds, settled
+from pipelines.compare.advice import choose_depths, match_kinds
 from pipelines.compare.cost import Cost, growth, measure_apart, measure_cost
 from pipelines.compare.data import of_workspace
-from pipelines.compare.grid import Grid, allowed, depths, known_kinds, price_config
+from pipelines.compare.grid import Cell, Grid, allowed, depths, known_kinds, parse_counts, price_config
 from pipelines.compare.job import compare, plan
 from pipelines.compare.ledger import Ledger, key_of
-from pipelines.metrics import Days, rank_ic
+from pipelines.metrics import Days, Interval, rank_ic
 from pipelines.predict import predict
 from pipelines.train import fit
 from pipelines.workspace import open_workspace
@@ -32,6 +33,7 @@ Tapewire = Callable[..., Any]
 QUICK = ("train.epochs=1", "price.lookback=5")
 GRID = Grid.parse("lstm,transformer", layers="1,2", shares="1/2,1", lookbacks="5,10", widths="8")
 SEEDS = (0, 1)
+ALL = Fraction(1)
 
 
 def run(folder: Path, said: list[str] | None = None, grid: Grid = GRID, seeds: tuple[int, ...] = SEEDS) -> Any:
@@ -139,10 +141,14 @@ def test_the_page_says_what_the_figures_say_and_is_the_same_twice(compared: Any,
     page = result.page.read_text()
     assert result.page == before / "reports" / "compare.md"
     score = result.scores["transformer", 2, Fraction(1)].interval("test", "rank_ic")
-    assert "| 1 | transformer | 2 | " in page
+    assert "| all | transformer | 2 | " in page
     assert f"{score.mean:+.4f} [{score.low:+.4f}, {score.high:+.4f}]" in page
     assert result.command in page
     assert "no difference shown" in page or "shown to be worse" in page
+    assert "processor time" in page
+    for kind in ("lstm", "transformer"):
+        advised = result.depths[kind, ALL].advised
+        assert f"{advised} layer{'s' * (advised > 1)} for {kind}" in page[page.index("## Recommendation") :]
     folder = Path(shutil.copytree(before, tmp_path / "twice"))
     out = tmp_path / "docs" / "mine.md"
     compare(folder, GRID, SEEDS, False, out, QUICK, lambda _: None)
@@ -187,6 +193,12 @@ def test_outside_of_a_workspace_a_market_is_simulated(
 def test_a_bad_option_is_named(options: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         Grid.parse(**{"kinds": "lstm", **options})
+
+
+@pytest.mark.parametrize(("least", "text"), [(0, "4294967296"), (1, "0,1")])
+def test_a_count_out_of_bounds_is_told_both(least: int, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--seeds {text}: expected whole numbers from {least} to 4294967295"):
+        parse_counts("--seeds", text, least)
 
 
 def test_lists_ascend_and_repeat_nothing_and_the_command_gives_them_back() -> None:
@@ -235,11 +247,33 @@ def draws(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
     return mean + spread * np.concatenate([[0.0], np.random.default_rng(seed).normal(size=2000)])
 
 
+def cells_of(means: dict[int, Any], kind: str = "a", share: Fraction = ALL) -> dict[Cell, Any]:
+    """Gains by depth as cells of one kind and share."""
+    return {(kind, layers, share): of for layers, of in means.items()}
+
+
 def test_the_shallowest_depth_not_shown_to_be_worse_is_advised() -> None:
-    clear = choose_depth({1: draws(1.0), 2: draws(2.9, 0.1), 4: draws(3.0), 6: draws(2.0)})
+    gains = cells_of({n: draws(mean, 0.1, seed=n) for n, mean in ((1, 1.0), (2, 2.9), (4, 3.0), (6, 2.0))})
+    clear = choose_depths(gains)["a", ALL]
     assert (clear.advised, clear.best, clear.worse) == (2, 4, [1, 6])
-    unclear = choose_depth({n: draws(n / 10, 1.0, seed=n) for n in (1, 2, 4)})
+    unclear = choose_depths(cells_of({n: draws(n / 10, 1.0, seed=n) for n in (1, 2, 4)}))["a", ALL]
     assert (unclear.advised, unclear.best, unclear.worse) == (1, 4, [])
+    certain = choose_depths(cells_of({1: draws(1.0), 2: draws(2.0)}))["a", ALL]
+    assert (certain.advised, certain.worse) == (2, [1])
+
+
+def test_a_gap_is_shown_where_it_is_wider_than_the_smallest_that_could_be() -> None:
+    depth = choose_depths(cells_of({n: draws(n / 10, 1.0, seed=n) for n in (1, 2, 4)}))["a", ALL]
+    shown = depth.gaps[1]
+    assert shown.high is not None
+    assert shown.mean is not None
+    least = shown.high - shown.mean
+    assert least > 1.96 * np.sqrt(2)  # more than for one difference of two independent cells
+    for gap, worse in ((0.99 * least, []), (1.01 * least, [1])):
+        again = choose_depths(
+            cells_of({1: draws(0, 1.0, seed=1), 2: draws(0.4, 1.0, seed=2), 4: draws(gap, 1.0, seed=4)})
+        )
+        assert again["a", ALL].worse == worse
 
 
 @pytest.mark.parametrize(
@@ -247,16 +281,85 @@ def test_the_shallowest_depth_not_shown_to_be_worse_is_advised() -> None:
     [(1.0, 0.1, "b is better"), (-1.0, 0.1, "a is better"), (0.1, 0.1, "no difference shown")],
 )
 def test_a_verdict_needs_an_interval_without_0(lead: float, spread: float, verdict: str) -> None:
-    ours, theirs = (dict.fromkeys(("gain", "rank_ic"), of) for of in (draws(lead, spread), draws(0.0)))
-    assert match("b", ours, "a", theirs).verdict == verdict
+    cells = {("b", 1, ALL): draws(lead, spread), ("a", 2, ALL): draws(0.0)}
+    nothing = dict.fromkeys(cells, np.full(2001, np.nan))
+    found = match_kinds({cell[::2]: cell for cell in cells}, "a", {"gain": cells, "rank_ic": nothing})
+    assert list(found) == [("b", ALL)]
+    assert found["b", ALL].verdict == verdict
+    assert found["b", ALL].differences["rank_ic"] == Interval(None, None, None)
 
 
-def test_seeds_are_drawn_in_pairs_and_widen_the_interval() -> None:
-    apart = [draws(1.0), draws(2.0), draws(6.0)]
-    pooled = over_seeds(apart)
-    assert pooled[0] == pytest.approx(3.0)
-    assert pooled[1:].std() > 1
-    assert np.ptp(over_seeds([of + 0.5 for of in apart]) - pooled) == pytest.approx(0)
+WORLD_DAYS, WORLD_SEEDS, WORLD_SHARES, WORLD_DEPTHS = 120, 3, (Fraction(1, 4), ALL), (1, 2, 4, 6)
+
+
+def gains_of_a_world(world: int, days: Days, loss: float, luck: float = 1.0) -> dict[Cell, Any]:
+    """Two kinds at every share and depth, all as good as each other but one cell that is worse by `loss` of them.
+
+    Days move all cells alike and each alone; a seed is worth `luck` more or less.
+    """
+    draw = np.random.default_rng(world)
+    gains = {}
+    for share in WORLD_SHARES:
+        noise = 1 + float(1 - share)  # fewer data, more luck
+        common = draw.standard_t(5, WORLD_DAYS)
+        for kind, layers in product(("a", "b"), WORLD_DEPTHS):
+            fits = luck * draw.normal(size=(WORLD_SEEDS, 1)) * noise
+            fits = fits + noise * np.sqrt(WORLD_DAYS) * 0.5 * (common + draw.normal(size=(WORLD_SEEDS, WORLD_DAYS)))
+            if (kind, layers, share) == ("b", 1, ALL):
+                fits = fits - loss
+            gains[kind, layers, share] = [days.means(fit) for fit in fits]
+    return over_seeds(gains)
+
+
+@pytest.mark.parametrize("luck", [0.0, 1.0])
+def test_where_all_are_equally_good_hardly_any_comparison_shows_one_to_be_worse(luck: float) -> None:
+    """About 1 of 20; the best against each other depth by an interval of its own would show one in 10 of 20."""
+    days = draw_blocks(np.arange(WORLD_DAYS))
+    depths = [choose_depths(gains_of_a_world(n, days, 0, luck)).values() for n in range(60)]
+    assert sum(any(of.worse for of in each) for each in depths) <= 4
+
+
+def test_a_depth_that_is_truly_worse_is_found() -> None:
+    days = draw_blocks(np.arange(WORLD_DAYS))
+    found = [choose_depths(gains_of_a_world(n, days, 5.0))["b", ALL] for n in range(30)]
+    assert sum(1 in depth.worse and depth.advised == 2 for depth in found) >= 25
+
+
+def test_days_are_drawn_in_blocks_as_often_as_each_other() -> None:
+    sessions = np.repeat(np.arange(300, 364), 3)  # three rows a day
+    days = draw_blocks(sessions)
+    assert days.count == 64
+    assert (days.weights[0] == 1).all()
+    assert (days.weights.sum(axis=1) == 64).all()
+    assert days.weights[1:].mean(axis=0) == pytest.approx(np.ones(64), abs=0.15)
+    drawn = days.weights[1:] > 0
+    assert (drawn & np.roll(drawn, 1, axis=1)).sum() / drawn.sum() > 0.8  # a day comes with the one before
+    alone = Days.draw(sessions).weights[1:] > 0
+    assert (alone & np.roll(alone, 1, axis=1)).sum() / alone.sum() < 0.7
+
+
+def test_blocks_know_what_days_have_in_common() -> None:
+    """The mean of an autocorrelated series varies more than its days drawn one by one say."""
+    draw = np.random.default_rng(0)
+    steps = draw.normal(size=500)
+    series = np.convolve(steps, np.full(5, 0.2))[:500]
+    blocks, single = (of.means(series)[1:].std() for of in (draw_blocks(np.arange(500)), Days.draw(np.arange(500))))
+    assert blocks > 1.5 * single
+
+
+def test_draws_vary_as_the_mean_of_seeds_does_whatever_makes_them_differ() -> None:
+    """Days that move each fit alone, or the worth of its seed: the variance of the mean of three is a third, once."""
+    days, draw = draw_blocks(np.arange(200)), np.random.default_rng(1)
+    for by_days, by_seed in ((1.0, 0.0), (0.0, 1.0), (0.6, 0.8)):
+        fits = by_seed * draw.normal(size=(40, 3, 1)) + by_days * np.sqrt(200) * draw.normal(size=(40, 3, 200))
+        cells = {("a", n, ALL): [days.means(fit) for fit in of] for n, of in enumerate(fits)}
+        pooled = over_seeds(cells)
+        assert np.mean([of[1:].var() for of in pooled.values()]) == pytest.approx(1 / 3, rel=0.25)
+        assert pooled["a", 7, ALL][0] == pytest.approx(fits[7].mean())
+
+
+def test_of_one_seed_nothing_is_known_of_others() -> None:
+    assert over_seeds({("a", 1, ALL): [draws(1.0, 0.5)]})["a", 1, ALL].tolist() == draws(1.0, 0.5).tolist()
 
 
 def test_days_without_enough_tickers_have_no_rank_and_go_through_json() -> None:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from encoders.price.tokens.language import LanguageModel
 from encoders.price.tokens.quantiser import Quantiser
+from encoders.price.tokens.stacks import Cache
 
+AT_ONCE = 2_000  # paths: the Transformer stack's cache holds a whole window of each
 LEAST_TEMPERATURE = 1e-3  # less is greedy decoding, and logits divided by it may be too large for a number
 
 
@@ -84,30 +86,37 @@ def sample(
 ) -> Paths:
     """`paths` futures of each of B histories, drawn with that sample's own generator (on the CPU).
 
-    The history is read once, whatever the number of paths; then each step reads one bar, from the cache. Generated
-    bars count as observed. Dropout is the caller's to switch off.
+    The history is read once, whatever the number of paths; then each step reads one bar, from the cache. Memory does
+    not grow with the paths: about AT_ONCE of them (at least one of each sample) go ahead together. Generated bars
+    count as observed. Dropout is the caller's to switch off.
     """
+    # Drawn all at once: which paths go ahead together changes none of them.
     draws_BNHU = uniforms(generators, paths, horizon, len(language.levels) + 1).to(mask_BT.device)
-    flat_MHU = draws_BNHU.flatten(0, 1)  # M = B x N
     states_BTD, cache = language(codes_BTG, mask_BT)
-    state_MD, cache = states_BTD[:, -1].repeat_interleave(paths, dim=0), cache.fan(paths)
-    observed_M1 = torch.ones(len(flat_MHU), 1, dtype=torch.bool, device=mask_BT.device)
-    bars = []
-    for step in range(horizon):
-        bars.append(_bar(language, state_MD, flat_MHU[:, step], decoding))
-        if step + 1 < horizon:
-            states_M1D, cache = language(bars[-1][:, None], observed_M1, cache)
-            state_MD = states_M1D[:, 0]
-    codes_MHG = torch.stack(bars, dim=1)
-    place_MH = torch.full_like(flat_MHU[..., -1], 0.5) if decoding.greedy else flat_MHU[..., -1]
-    returns_MH = quantiser.decode(codes_MHG, place_MH)
-    shape = (len(mask_BT), paths, horizon)
-    return Paths(returns_MH.reshape(shape), codes_MHG.reshape(*shape, -1))
+    together = torch.split(draws_BNHU, max(1, AT_ONCE // len(mask_BT)), dim=1)
+    codes_BNHG = torch.cat([_ahead(language, states_BTD[:, -1], cache, draws, decoding) for draws in together], dim=1)
+    place_BNH = torch.full_like(draws_BNHU[..., -1], 0.5) if decoding.greedy else draws_BNHU[..., -1]
+    return Paths(quantiser.decode(codes_BNHG, place_BNH), codes_BNHG)
 
 
 def uniforms(generators: Sequence[torch.Generator], paths: int, horizon: int, numbers: int) -> Tensor:
     """[B, paths, horizon, numbers] in [0, 1), one generator a sample."""
     return torch.stack([torch.rand(paths, horizon, numbers, generator=generator) for generator in generators])
+
+
+def _ahead(language: LanguageModel, state_BD: Tensor, cache: Cache, draws_BNHU: Tensor, decoding: Decoding) -> Tensor:
+    """Codes [B, N, H, G] of N paths a sample, which all go on from its state and cache."""
+    samples, paths, horizon, _ = draws_BNHU.shape
+    draws_MHU = draws_BNHU.flatten(0, 1)  # M = B x N
+    state_MD, cache = state_BD.repeat_interleave(paths, dim=0), cache.fan(paths)
+    observed_M1 = torch.ones(len(draws_MHU), 1, dtype=torch.bool, device=state_BD.device)
+    bars: list[Tensor] = []
+    for step in range(horizon):
+        bars.append(_bar(language, state_MD, draws_MHU[:, step], decoding))
+        if step + 1 < horizon:
+            states_M1D, cache = language(bars[-1][:, None], observed_M1, cache)
+            state_MD = states_M1D[:, 0]
+    return torch.stack(bars, dim=1).reshape(samples, paths, horizon, -1)
 
 
 def _bar(language: LanguageModel, state_MD: Tensor, draws_MU: Tensor, decoding: Decoding) -> Tensor:

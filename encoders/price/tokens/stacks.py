@@ -11,9 +11,11 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from encoders.price.attention import readable
+from encoders.price.positions import Turn, turned
+from encoders.price.recurrent import remember
+from encoders.price.transformer import Block, TransformerConfig
 
 BASE = 10_000.0  # of the rotary positions' wavelengths
 
@@ -56,9 +58,7 @@ class LSTMStack(nn.Module):
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        for name, parameter in self.lstm.named_parameters():
-            if name.startswith("bias_ih"):
-                nn.init.ones_(parameter.data[width : 2 * width])
+        remember(self.lstm)
 
     def forward(self, tokens_BTD: Tensor, keys_BT: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:  # noqa: ARG002
         """The cache is the state after the last token."""
@@ -98,7 +98,9 @@ class CausalStack(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, dropout: float, window: int) -> None:
         super().__init__()
         self.window = window
-        self.blocks = nn.ModuleList([CausalBlock(width, heads, dropout) for _ in range(layers)])
+        self.heads = heads
+        inner = TransformerConfig(width=width, heads=heads, dropout=dropout)
+        self.blocks = nn.ModuleList(Block(inner) for _ in range(layers))
 
     def forward(self, tokens_BTD: Tensor, keys_BT: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """The cache keeps what the next token may still attend to: the last `window` - 1 sessions."""
@@ -106,10 +108,14 @@ class CausalStack(nn.Module):
         seen = past.seen if past else 0
         known_BP = torch.cat([past.keys_BP, keys_BT], dim=1) if past else keys_BT
         allowed_B1TP = self._allowed(known_BP, tokens_BTD.shape[1])
-        place_TD = _angles(seen, tokens_BTD, cast(CausalBlock, self.blocks[0]).heads)
+        turn = self._turn(seen, tokens_BTD)
         memories = []
-        for layer, block in enumerate(self.blocks):
-            tokens_BTD, memory = block(tokens_BTD, allowed_B1TP, place_TD, past.memory[layer] if past else None)
+        for layer, block in enumerate(cast("list[Block]", list(self.blocks))):
+            query, key, value = block.split(tokens_BTD, turn)
+            memory = torch.stack([key, value])
+            if past:
+                memory = torch.cat([past.memory[layer], memory], dim=-2)
+            tokens_BTD = block.attend(tokens_BTD, query, memory[0], memory[1], allowed_B1TP)
             memories.append(memory)
         kept = torch.stack(memories)[..., -(self.window - 1) :, :]
         return tokens_BTD, Attended(kept, known_BP[:, -(self.window - 1) :], seen + keys_BT.shape[1])
@@ -117,10 +123,10 @@ class CausalStack(nn.Module):
     def maps(self, tokens_BTD: Tensor, keys_BT: Tensor) -> Tensor:
         """[B, layers, heads, T, T]; rows sum to 1."""
         allowed_B1TT, maps = self._allowed(keys_BT, keys_BT.shape[1]), []
-        place_TD = _angles(0, tokens_BTD, cast(CausalBlock, self.blocks[0]).heads)
-        for block in cast(list[CausalBlock], self.blocks):
-            maps.append(block.maps(tokens_BTD, allowed_B1TT, place_TD))
-            tokens_BTD, _ = block(tokens_BTD, allowed_B1TT, place_TD, None)
+        turn = self._turn(0, tokens_BTD)
+        for block in cast("list[Block]", list(self.blocks)):
+            maps.append(block.maps(tokens_BTD, allowed_B1TT, turn))
+            tokens_BTD = block(tokens_BTD, allowed_B1TT, turn)
         return torch.stack(maps, dim=1)
 
     def _allowed(self, known_BP: Tensor, tokens: int) -> Tensor:
@@ -134,54 +140,19 @@ class CausalStack(nn.Module):
         allowed_BTP = (back_TP >= 0) & (back_TP < self.window) & keys_B1P
         return (allowed_BTP | (keys_B1P & ~allowed_BTP.any(-1, keepdim=True)))[:, None]
 
+    def _turn(self, seen: int, tokens_BTD: Tensor) -> Turn:
+        """To the places of T tokens after `seen` others. A pair is the ith entry of a head's first half and its second.
 
-class CausalBlock(nn.Module):
-    """Attention, then a feed-forward net of twice the width, each behind a LayerNorm and beside a residual."""
+        Places grow without end, so there is no table of them as in `positions.Rotary`.
+        """
+        size = tokens_BTD.shape[-1] // self.heads
+        # Not `positions.rates`, which rounds otherwise: what a saved model draws depends on every bit.
+        rate_W = BASE ** (-torch.arange(0, size, 2, device=tokens_BTD.device) / size)
+        place_T1 = torch.arange(seen, seen + tokens_BTD.shape[1], device=tokens_BTD.device)[:, None]
+        cos_TW, sin_TW = (place_T1 * rate_W).cos(), (place_T1 * rate_W).sin()
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_attention = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.dropout = nn.Dropout(dropout)
+        def turn(head_BHTD: Tensor) -> Tensor:
+            first, second = head_BHTD.chunk(2, dim=-1)
+            return torch.cat(turned(first, second, cos_TW, sin_TW), dim=-1).to(head_BHTD.dtype)
 
-    def forward(
-        self, tokens_BTD: Tensor, allowed_B1TP: Tensor, place_TD: Tensor, past: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """tokens_BTD, and the keys and values [2, B, heads, P, D / heads] with those of `past` before them."""
-        query, key, value = self._split(tokens_BTD, place_TD)
-        memory = torch.stack([key, value])
-        if past is not None:
-            memory = torch.cat([past, memory], dim=-2)
-        mixed = functional.scaled_dot_product_attention(query, memory[0], memory[1], attn_mask=allowed_B1TP)
-        tokens_BTD = tokens_BTD + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        return tokens_BTD + self.dropout(self.mlp(self.norm_mlp(tokens_BTD))), memory
-
-    def maps(self, tokens_BTD: Tensor, allowed_B1TT: Tensor, place_TD: Tensor) -> Tensor:
-        """The weights [B, heads, T, T] that `forward` gives each query (third axis)."""
-        query, key, _ = self._split(tokens_BTD, place_TD)
-        scores: Tensor = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        return scores.float().masked_fill(~allowed_B1TT, -torch.inf).softmax(-1)
-
-    def _split(self, tokens_BTD: Tensor, place_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned to their places, and values, each [B, heads, T, D / heads]."""
-        qkv = self.qkv(self.norm_attention(tokens_BTD)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        return _turned(query, place_TD).to(value.dtype), _turned(key, place_TD).to(value.dtype), value
-
-
-def _angles(seen: int, tokens_BTD: Tensor, heads: int) -> Tensor:
-    """[T, D / heads]: the angle of each place for each pair of a head's dimensions, twice over."""
-    size = tokens_BTD.shape[-1] // heads
-    rate = BASE ** (-torch.arange(0, size, 2, device=tokens_BTD.device) / size)
-    place_T1 = torch.arange(seen, seen + tokens_BTD.shape[1], device=tokens_BTD.device)[:, None]
-    return (place_T1 * rate).repeat(1, 2)
-
-
-def _turned(vectors: Tensor, place_TD: Tensor) -> Tensor:
-    """Each pair (i, i + half) of the last dimension turned by its angle."""
-    first, second = vectors.chunk(2, dim=-1)
-    return vectors * place_TD.cos() + torch.cat([-second, first], dim=-1) * place_TD.sin()
+        return turn
