@@ -8,8 +8,11 @@ What a batch is compared with is found by the least and the greatest of its keys
 groups say where those lie. Rows that are written in an order that keeps neighbours together are found fast.
 """
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,16 +21,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from pyarrow import fs
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from data import scan
 from data.asof import known
 from data.errors import LakeError
+from data.migrations import upgrade
+from data.scan import Span
 from data.schemas import KEYS, SCHEMAS
 
 ROW_GROUP = 1 << 16  # rows: 250 tickers by the sessions of a year; what one lookup reads at least
+CHECKPOINT = "20"  # commits: what opening a table reads one by one at most; Delta's 100 cost twice the time a merge
 
 Batches = Callable[[], Iterable[pd.DataFrame]]
 
@@ -38,40 +43,31 @@ class Lake:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
-    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Every row and version of `table`, in no particular order."""
-        schema = SCHEMAS[table]
-        names = columns or schema.names
-        try:
-            stored = _files(DeltaTable(self._path(table))).to_table(columns=names)
-        except TableNotFoundError:
-            stored = schema.empty_table().select(names)
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(table, error) from error
-        return stored.cast(pa.schema([schema.field(name) for name in names]))
+    def read(self, table: str, columns: list[str] | None = None, within: Span | None = None) -> pa.Table:
+        """Every row and version of `table`, or those `within` alone, in no particular order."""
+        names = columns or SCHEMAS[table].names
+        stored = self._opened(table, names, lambda target: scan.read(target, table, names, within))
+        return stored.cast(pa.schema([SCHEMAS[table].field(name) for name in names]))
 
-    def frame(self, table: str, columns: list[str] | None = None) -> pd.DataFrame:
+    def frame(self, table: str, columns: list[str] | None = None, within: Span | None = None) -> pd.DataFrame:
         """`read` as a DataFrame; instants are tz-aware UTC, dates are `datetime64`."""
-        return to_frame(self.read(table, columns))
+        return to_frame(self.read(table, columns, within))
 
-    def coded(self, table: str, columns: list[str], firsts: Sequence[str] = ()) -> pd.DataFrame:
+    def coded(
+        self, table: str, columns: list[str], firsts: Sequence[str] = (), within: Span | None = None
+    ) -> pd.DataFrame:
         """`frame` for millions of rows: strings as categories, and no column held twice.
 
         With `firsts` only the rows whose first key column is one of these.
         """
-        strings = {name for name in columns if pa.types.is_string(SCHEMAS[table].field(name).type)}
-        try:
-            target = DeltaTable(self._path(table))
-            if firsts:
-                keys = pa.table({KEYS[table][0]: pa.array(firsts, pa.string())})
-                rows = _rows_among(target, table, keys, columns)
-            else:
-                options = ds.ParquetReadOptions(dictionary_columns=strings)
-                rows = _files(target, parquet_read_options=options).to_table(columns=columns)
-        except TableNotFoundError:
-            rows = SCHEMAS[table].empty_table().select(columns)
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(table, error) from error
+        strings = [name for name in columns if pa.types.is_string(SCHEMAS[table].field(name).type)]
+
+        def found(target: DeltaTable) -> pa.Table:
+            if not firsts:
+                return scan.read(target, table, columns, within, strings)
+            return scan.scan(target, table, columns, [within] if within else [], _firsts(table, firsts)).to_table()
+
+        rows = self._opened(table, columns, found)
         for name in strings:
             coded = rows[name] if pa.types.is_dictionary(rows[name].type) else rows[name].dictionary_encode()
             rows = rows.set_column(columns.index(name), name, coded)
@@ -82,17 +78,19 @@ class Lake:
 
         The table is streamed.
         """
-        first = KEYS[table][0]
-        keys = pa.table({first: pa.array(firsts, pa.string())})
-        try:
-            found = _scan(DeltaTable(self._path(table)), keys, [first, column]).to_batches()
-            parts = [pa.Table.from_batches([batch]).group_by([first, column]).aggregate([]) for batch in found]
-        except TableNotFoundError:
-            parts = []
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(table, error) from error
-        parts.append(SCHEMAS[table].empty_table().select([first, column]))
-        return to_frame(pa.concat_tables(parts).group_by([first, column]).aggregate([]))
+        names = [KEYS[table][0], column]
+
+        def found(target: DeltaTable) -> pa.Table:
+            batches = scan.scan(target, table, names, among=_firsts(table, firsts)).to_batches()
+            parts = [pa.Table.from_batches([batch]).group_by(names).aggregate([]) for batch in batches]
+            return pa.concat_tables([*parts, SCHEMAS[table].empty_table().select(names)])
+
+        return to_frame(self._opened(table, names, found).group_by(names).aggregate([]))
+
+    def greatest(self, table: str, column: str) -> np.datetime64:
+        """The last date in a date column, NaT where there is none; no row is read."""
+        ends = self._opened(table, [column], lambda target: scan.ends(target, table, column))[column]
+        return np.datetime64(pc.max(ends).as_py(), "D")
 
     def current(self, table: str, as_of: Any = None, recorded_by: Any = None) -> pd.DataFrame:
         """The newest version of each key among the rows known at `as_of` and recorded by `recorded_by`.
@@ -111,14 +109,9 @@ class Lake:
 
         The table is streamed, so that storing a batch costs the memory of the batch whatever the lake holds.
         """
-        names = list(dict.fromkeys([*_version_keys(table), *values, *(["available_at"] if as_of is not None else [])]))
-        wanted = pa.table({KEYS[table][0]: pa.array(keys.unique(), SCHEMAS[table].field(KEYS[table][0]).type)})
-        try:
-            stored = _rows_among(DeltaTable(self._path(table)), table, wanted, names)
-        except TableNotFoundError:
-            stored = SCHEMAS[table].empty_table().select(names)
-        except (OSError, pa.ArrowException) as error:
-            raise self._unreadable(table, error) from error
+        names = list(dict.fromkeys([*version_keys(table), *values, *(["available_at"] if as_of is not None else [])]))
+        wanted = _firsts(table, keys.unique())
+        stored = self._opened(table, names, lambda target: _rows_among(target, table, wanted, names))
         rows = to_frame(stored)
         return newest(rows if as_of is None else rows[known(rows["available_at"], as_of)], table)
 
@@ -127,6 +120,7 @@ class Lake:
 
         Returns how many were inserted. The whole call is one commit, and none where nothing is new. Two
         processes may do it at once: what one looked up is only committed if no other has committed since.
+        Raises OSError where the disk is full.
         """
         if rows.empty:
             return 0
@@ -147,7 +141,7 @@ class Lake:
         them the order in which they are written. All of it is one commit, and none where nothing is new; no more than
         a batch is held. If another process commits meanwhile, `batches` is called again.
         """
-        names = [*_version_keys(table), *values]
+        names = [*version_keys(table), *values]
 
         if all(rows.empty for rows in batches()):
             return 0
@@ -165,20 +159,22 @@ class Lake:
         """Write the rows that `changed` gives for the table's present state; how many. Again, if that state is past."""
         schema = SCHEMAS[table]
         while True:
-            target = DeltaTable.create(self._path(table), schema=schema, mode="ignore")
+            with system_errors():
+                target = upgrade(self._made(table), table)
             counted = _Counted(rows for rows in changed(target) if rows.num_rows)
             first = list(islice(counted, 1))
             if not first:
                 return 0
             batches = (batch for rows in chain(first, _ahead(counted)) for batch in rows.to_batches())
             try:
-                write_deltalake(
-                    target,
-                    pa.RecordBatchReader.from_batches(schema, batches),
-                    mode="append",
-                    writer_properties=WriterProperties(max_row_group_size=ROW_GROUP, compression="SNAPPY"),
-                    commit_properties=CommitProperties(max_commit_retries=0),
-                )
+                with system_errors():
+                    write_deltalake(
+                        target,
+                        pa.RecordBatchReader.from_batches(schema, batches),
+                        mode="append",
+                        writer_properties=WriterProperties(max_row_group_size=ROW_GROUP, compression="SNAPPY"),
+                        commit_properties=CommitProperties(max_commit_retries=0),
+                    )
             except CommitFailedError:
                 if DeltaTable(self._path(table)).version() == target.version():
                     raise
@@ -195,11 +191,45 @@ class Lake:
     def _path(self, table: str) -> str:
         return str(self.folder / table)
 
-    def _unreadable(self, table: str, error: Exception) -> LakeError:
-        return LakeError(f"{self._path(table)}: expected a readable Delta table, found: {error}")
+    def _made(self, table: str) -> DeltaTable:
+        try:
+            return DeltaTable(self._path(table))
+        except TableNotFoundError:
+            return DeltaTable.create(
+                self._path(table), SCHEMAS[table], mode="ignore", configuration={"delta.checkpointInterval": CHECKPOINT}
+            )
+
+    def _opened(self, table: str, names: list[str], found: Callable[[DeltaTable], pa.Table]) -> pa.Table:
+        """What `found` reads of the table; no rows where it is not written yet."""
+        try:
+            with readable(self._path(table)):
+                return found(DeltaTable(self._path(table)))
+        except TableNotFoundError:
+            return SCHEMAS[table].empty_table().select(names)
 
 
-def _version_keys(table: str) -> list[str]:
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """What is wrong with a table's files is a LakeError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise LakeError(f"{path}: expected a readable Delta table, found: {error}") from error
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """What the system refuses, such as a full disk, is an OSError with its number; deltalake has it as its own."""
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or isinstance(error, CommitFailedError):
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def version_keys(table: str) -> list[str]:
     """What no two rows share: the key, with the version where the table has one."""
     return [*KEYS[table], *(["version"] if "version" in SCHEMAS[table].names else [])]
 
@@ -241,7 +271,7 @@ def _without_stored(target: DeltaTable, table: str, source: pa.Table) -> pa.Tabl
 
     A Delta MERGE says the same, but holds the whole target in memory: 1.3 GB for a million headlines.
     """
-    keys = _version_keys(table)
+    keys = version_keys(table)
     stored = _rows_among(target, table, source.select(KEYS[table]), keys)
     numbered = source.select(keys).append_column("row", pa.array(np.arange(source.num_rows)))  # joins take no lists
     new = numbered.join(stored, keys, join_type="left anti", use_threads=False)["row"]
@@ -254,36 +284,15 @@ def _rows_among(target: DeltaTable, table: str, keys: pa.Table, names: list[str]
     `keys` has some of the table's key columns, the first among them; the table is streamed.
     """
     schema = pa.schema([SCHEMAS[table].field(name) for name in names])
-    return _scan(target, keys, names).to_table().cast(schema) if keys.num_rows else schema.empty_table()
+    return (
+        scan.scan(target, table, names, among=keys).to_table().cast(schema) if keys.num_rows else schema.empty_table()
+    )
 
 
-def _scan(target: DeltaTable, keys: pa.Table, names: list[str]) -> ds.Scanner:
-    wanted = pc.field(keys.column_names[0]).isin(keys[0].unique())
-    bounds = []
-    for name in keys.column_names:
-        low, high = pc.min(keys[name]), pc.max(keys[name])
-        wanted &= (pc.field(name) >= low) & (pc.field(name) <= high)
-        bounds += [(name, ">=", str(low)), (name, "<=", str(high))]
-    files = _unguarded(_files(target, file_pruning_predicate=bounds))
-    return files.scanner(columns=names, filter=wanted, batch_readahead=2, fragment_readahead=2)
-
-
-def _files(target: DeltaTable, **options: Any) -> ds.FileSystemDataset:
-    """The table's Parquet files, opened by Arrow itself.
-
-    deltalake offers them through Python, and Arrow's threads, which may still hold some when a process ends, then
-    abort it: exit code 134 after the work is done.
-    """
-    storage, root = fs.FileSystem.from_uri(target.table_uri)
-    return target.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, storage), **options)
-
-
-def _unguarded(dataset: ds.FileSystemDataset) -> ds.FileSystemDataset:
-    """The same files without what Delta says of them: deltalake 1.6 gives the ends of strings as string_view, with
-    which Arrow cannot compare. The files say the same of their own row groups, and that it understands.
-    """
-    files = [dataset.format.make_fragment(part.path, filesystem=dataset.filesystem) for part in dataset.get_fragments()]
-    return ds.FileSystemDataset(files, dataset.schema, dataset.format, dataset.filesystem)
+def _firsts(table: str, firsts: Any) -> pa.Table:
+    """Values of the first key column, as a table of it."""
+    first = SCHEMAS[table].field(KEYS[table][0])
+    return pa.table({first.name: pa.array(firsts, first.type)})
 
 
 def newest(rows: pd.DataFrame, table: str) -> pd.DataFrame:

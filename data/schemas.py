@@ -123,6 +123,34 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("price_low", pa.float64()),
             ("price_high", pa.float64()),
             *_STAMPS,
+            ("standing", pa.string()),  # live | late | replay | in-sample
+        ]
+    ),
+    "settlements": pa.schema(
+        [
+            ("target_session", pa.date32()),
+            ("ticker", pa.string()),
+            ("model_id", pa.string()),
+            ("data_version", pa.string()),
+            ("target", pa.string()),
+            ("night", pa.date32()),  # the session whose nightly run settled it
+            ("outcome", pa.string()),  # settled | missing | delisted
+            ("realised", pa.float64()),  # logarithmic return of the target; null where missing
+            *_STAMPS,
+        ]
+    ),
+    "seals": pa.schema(
+        [
+            ("night", pa.date32()),
+            ("target_session", pa.date32()),
+            ("forecasts", pa.int64()),  # rows under the seal
+            ("forecasts_sha256", pa.string()),
+            ("settlements", pa.int64()),
+            ("settlements_sha256", pa.string()),
+            ("record", pa.string()),  # JSON of the night: coverage, abstentions and drift of each model
+            ("previous", pa.string()),  # sha256 of the seal before; empty for the first
+            ("sha256", pa.string()),  # of all above
+            *_STAMPS,
         ]
     ),
 }
@@ -136,4 +164,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tickers": ("ticker", "source"),
     "adjustments": ("ticker", "ex_date", "source"),
     "forecasts": ("target_session", "ticker", "model_id", "data_version"),
+    "settlements": ("target_session", "ticker", "model_id", "data_version"),
+    "seals": ("night",),
 }

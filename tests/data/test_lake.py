@@ -1,8 +1,10 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from data.errors import LakeError
-from data.lake import Lake, newest, revisions
+from data.lake import Lake, Span, newest, revisions
 from data.schemas import KEYS, SCHEMAS
 
 DAYS = pd.to_datetime(["2015-12-28", "2015-12-29", "2015-12-30"])
@@ -57,7 +59,7 @@ def test_a_list_column_comes_back(tmp_path: Path) -> None:
     at = utc("2015-12-30 21:00")
     row = dict.fromkeys(("decision_at", "made_at", "cutoff_at", "available_at", "recorded_at"), at)
     row |= dict.fromkeys(("mean", "prob_up", "price", "price_low", "price_high"), 0.5)
-    row |= dict.fromkeys(("ticker", "model_id", "data_version", "target", "origin"), "x")
+    row |= dict.fromkeys(("ticker", "model_id", "data_version", "target", "origin", "standing"), "x")
     row |= {"target_session": DAYS[2], "quantiles": [0.1, 0.5, 0.9]}
     lake = Lake(tmp_path)
     assert [lake.merge("forecasts", pd.DataFrame([row])) for _ in range(2)] == [1, 0]
@@ -240,6 +242,98 @@ def test_distinct_tells_each_pair_once(tmp_path: Path) -> None:
     assert found.to_numpy().tolist() == [["A", "raw"], ["B", "split"]]
 
 
+# --- bounded reads ---------------------------------------------------------------------------------------------
+
+
+def lake_of_days(folder: Path) -> Lake:
+    """Three days of three tickers in files of a day, and a restated bar."""
+    lake = Lake(folder)
+    for day in DAYS:
+        rows = pd.concat([bars(name) for name in "ABC"])
+        lake.merge("bars", rows[rows["session"] == day])
+    lake.merge("bars", bars("B", close=11.0, version=2, available="2016-01-05 12:00:00.000123")[1:2])
+    return lake
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, None), (1, None), (None, 1), (1, 1), (2, 0), (None, None)])
+def test_a_span_is_all_rows_between_its_ends_and_no_other(tmp_path: Path, first: int | None, last: int | None) -> None:
+    lake = lake_of_days(tmp_path)
+    ends = [None if at is None else DAYS[at].to_datetime64().astype("datetime64[D]") for at in (first, last)]
+    span, columns, keys = (
+        Span("session", *ends),
+        ["ticker", "session", "version", "close"],
+        ["ticker", "session", "version"],
+    )
+    every = lake.frame("bars", columns)
+    wanted = every[(every["session"] >= DAYS[first or 0]) & (every["session"] <= DAYS[2 if last is None else last])]
+    wanted = wanted.sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(lake.frame("bars", columns, span).sort_values(keys, ignore_index=True), wanted)
+    coded = lake.coded("bars", columns, within=span).astype({"ticker": "str"})
+    pd.testing.assert_frame_equal(coded.sort_values(keys, ignore_index=True), wanted)
+    few = lake.coded("bars", columns, ["A", "B", "Z"], span).astype({"ticker": "str"})
+    of_few = wanted[wanted["ticker"].isin(["A", "B"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few.sort_values(keys, ignore_index=True), of_few)
+
+
+def test_a_span_of_instants_is_exact_to_the_microsecond(tmp_path: Path) -> None:
+    lake, at = lake_of_days(tmp_path), np.datetime64("2016-01-05T12:00:00.000123", "us")
+    tick = np.timedelta64(1, "us")
+    for span, count in (
+        (Span("available_at", at), 1),
+        (Span("available_at", at + tick), 0),
+        (Span("available_at", last=at - tick), 9),
+        (Span("available_at", at, at), 1),
+    ):
+        assert len(lake.frame("bars", ["close"], span)) == count
+
+
+def test_a_span_opens_only_files_that_may_hold_its_rows(tmp_path: Path) -> None:
+    lake = lake_of_days(tmp_path)
+    first = DAYS[0].to_datetime64().astype("datetime64[D]")
+    table = DeltaTable(str(tmp_path / "bars"))
+    for path in table.file_uris(file_pruning_predicate=[("session", "!=", str(first))]):
+        Path(path).unlink()
+    assert len(lake.frame("bars", within=Span("session", first, first))) == 3
+    with pytest.raises(LakeError):
+        lake.frame("bars")
+
+
+def test_rows_without_a_value_are_in_no_span(tmp_path: Path) -> None:
+    lake, at = Lake(tmp_path), utc("2016-01-05")
+    row: dict[str, Any] = dict.fromkeys(("url", "outcome", "reason", "etag", "last_modified", "origin"), "x")
+    row |= {"version": 1, "available_at": at, "recorded_at": at}
+    names = ["a", "b"]
+    lake.merge("feeds", pd.DataFrame([row | {"name": name, "retry_at": at} for name in names[:1]]))
+    lake.merge("feeds", pd.DataFrame([row | {"name": name, "retry_at": pd.NaT} for name in names[1:]]))
+    assert lake.frame("feeds", ["name"], Span("retry_at"))["name"].tolist() == ["a"]
+    assert lake.frame("feeds", ["name"], Span("retry_at", np.datetime64("2016-01-06", "us"))).empty
+
+
+def test_the_greatest_date_is_told_without_reading_a_row(tmp_path: Path) -> None:
+    assert np.isnat(Lake(tmp_path / "none").greatest("bars", "session"))
+    lake = lake_of_days(tmp_path)
+    for path in (tmp_path / "bars").glob("*.parquet"):
+        path.write_bytes(b"")
+    assert lake.greatest("bars", "session") == np.datetime64("2015-12-30")
+
+
+def test_the_greatest_date_is_read_where_nothing_is_said_of_a_file(tmp_path: Path) -> None:
+    rows = pa.Table.from_pandas(bars(), schema=SCHEMAS["bars"], preserve_index=False)
+    silent = {"delta.dataSkippingNumIndexedCols": "0"}
+    write_deltalake(str(tmp_path / "bars"), rows, configuration=silent)
+    assert Lake(tmp_path).greatest("bars", "session") == np.datetime64("2015-12-30")
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "my fund, 50% größer")
+    assert [lake.merge("bars", bars()) for _ in range(2)] == [3, 0]
+    assert len(lake.frame("bars", within=Span("session", np.datetime64("2015-12-29")))) == 2
+    assert lake.greatest("bars", "session") == np.datetime64("2015-12-30")
+
+
+# --- what a process leaves -------------------------------------------------------------------------------------
+
+
 def test_a_process_that_has_read_many_files_ends_well(tmp_path: Path) -> None:
     """Opened through Python, as deltalake does by itself, one in six such processes aborted at its end."""
     rows = pd.concat([bars()] * 2_000)
@@ -250,3 +344,27 @@ def test_a_process_that_has_read_many_files_ends_well(tmp_path: Path) -> None:
     for _ in range(3):
         readers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
         assert [reader.wait() for reader in readers] == [0, 0]
+
+
+FULL = """
+import errno, resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from test_lake import bars
+from data.lake import Lake
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    Lake(sys.argv[1]).merge("bars", bars("B"))
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 3_800])  # the rows, the commit do not fit
+def test_a_full_disk_is_an_error_of_the_system_and_takes_no_row(tmp_path: Path, limit: int) -> None:
+    lake = Lake(tmp_path)
+    lake.merge("bars", bars())
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(Path(__file__).parent), str(limit)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == errno.EFBIG
+    assert lake.count("bars") == len(lake.frame("bars")) == 3
+    assert lake.merge("bars", bars("B")) == 3
