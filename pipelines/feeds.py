@@ -53,7 +53,7 @@ class Checked:
 def check_feeds(workspace: Workspace, clock: Now = utc_now) -> Checked:
     """Fetch every configured feed once, whatever earlier runs left. Raises ConfigError where there is none."""
     feeds, find = workspace_feeds(workspace), find_tickers(workspace)
-    reads = asyncio.run(read_feeds(feeds, {}, workspace.config.news.fetch, clock()))
+    reads = asyncio.run(read_feeds(feeds, {}, workspace.config.news.fetch, clock))
     now = clock()
     return Checked(tuple(_health(read, find, now) for read in reads))
 

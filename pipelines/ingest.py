@@ -90,7 +90,7 @@ def ingest_news(workspace: Workspace, clock: Now = utc_now) -> Ingested:
     """
     feeds = workspace_feeds(workspace)
     with workspace.lock("ingest"):
-        reads = asyncio.run(read_feeds(feeds, read_states(workspace.lake), workspace.config.news.fetch, clock()))
+        reads = asyncio.run(read_feeds(feeds, read_states(workspace.lake), workspace.config.news.fetch, clock))
         seen_at = clock()  # not before: what was published meanwhile was not known at the start
         rows = [live_rows(read.feed, read.document.entries, seen_at) for read in reads if read.document]
         stored = Stored(0, 0)
@@ -115,10 +115,10 @@ def workspace_feeds(workspace: Workspace) -> tuple[Feed, ...]:
 
 
 async def read_feeds(
-    feeds: Sequence[Feed], states: Mapping[tuple[str, str], FeedState], limits: FetchConfig, now: np.datetime64
+    feeds: Sequence[Feed], states: Mapping[tuple[str, str], FeedState], limits: FetchConfig, clock: Now
 ) -> list[FeedRead]:
     """Fetch and parse every feed, side by side; how each ended, in the same order. Stores nothing."""
-    fetcher = Fetcher(limits)
+    fetcher, now = Fetcher(limits, clock=clock), clock()
     before = [
         states.get((feed.config.name, feed.url)) or FeedState(feed.config.name, feed.url, "failed", "never fetched")
         for feed in feeds

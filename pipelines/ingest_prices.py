@@ -195,6 +195,10 @@ class _Run:
         state = TickerState(task.ticker, self._source.name, "fed", since=since, through=through)
         behind = task.due - int(task.exchange.index([through])[0])
         if behind <= self._config.overlap or task.state is None:
+            day, code = tape.fault or (None, "")
+            if behind > 0 and day == task.newest:  # remembered, so that who misses the bar is told why
+                state = replace(state, code=code, reason=f"its bar of {day} was left out: {code}")
+                return TickerRead(task.ticker, "fed", code, state.reason, tape, state)
             reason = "" if behind <= 0 else f"no bar of {task.newest} yet"
             return TickerRead(task.ticker, "fed", "", reason, tape, state)
         reason = f"no bar for {behind} sessions: its history ends on {through}"
@@ -237,14 +241,13 @@ class _Run:
         stored = Stored(0, 0)
         fed = [(task, read.tape) for task, read in zip(batch, reads, strict=True) if read.tape is not None]
         _store_splits(self._lake, [(task.ticker, tape.splits) for task, tape in fed], self._source.name, recorded_at)
-        parts: dict[Origin, list[tuple[pd.DataFrame, pd.DataFrame]]] = {}
+        parts: dict[Origin, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {}
         for task, tape in fed:
             for origin, bars, actions in by_origin(tape, task.state.through if task.state else None, recorded_at):
-                parts.setdefault(origin, []).append(
-                    (bars.assign(ticker=task.ticker), actions.assign(ticker=task.ticker))
-                )
-        for origin, rows in parts.items():
-            bars, actions = (pd.concat(part, ignore_index=True) for part in zip(*rows, strict=True))
+                parts.setdefault(origin, []).append((task.ticker, bars, actions))
+        for origin, told in parts.items():
+            bars = _joined([(ticker, rows) for ticker, rows, _ in told])
+            actions = _joined([(ticker, rows) for ticker, _, rows in told])
             bars, actions = bars.assign(basis="raw", source=self._source.name), actions.assign(source=self._source.name)
             stored = _added(stored, store_prices(self._lake, bars, actions, recorded_at, origin, TOLERANCE))
         states = [read.state for read in reads if read.state is not None]
@@ -288,6 +291,14 @@ def _not_asked(task: Task, reason: str) -> TickerRead:
 
 def _added(one: Stored, other: Stored) -> Stored:
     return Stored(one.bars + other.bars, one.actions + other.actions)
+
+
+def _joined(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The rows of several tickers in one frame, with a column `ticker`."""
+    told = [(ticker, rows) for ticker, rows in parts if len(rows)] or parts[:1]
+    tickers, frames = zip(*told, strict=True)
+    joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return joined.assign(ticker=np.repeat(tickers, [len(rows) for rows in frames]))
 
 
 def _by_ticker(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -12,7 +12,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -101,7 +101,7 @@ class Fetcher:
     """Fetches any number of feeds at once, in one event loop. The places are shared by all its fetches.
 
     `resolve` gives the addresses of a name, `network` connects to an address, `tls` says whom to
-    trust: each is the system's unless given.
+    trust, `clock` what time it is (UTC): each is the system's unless given.
     """
 
     def __init__(
@@ -111,11 +111,13 @@ class Fetcher:
         resolve: Resolve = resolve,
         network: httpcore2.AsyncNetworkBackend | None = None,
         tls: ssl.SSLContext | None = None,
+        clock: Callable[[], np.datetime64] | None = None,
     ) -> None:
         self._config = config
         self._resolve = resolve
         self._network = network or httpcore2.AnyIOBackend()
         self._tls = tls or httpx2.create_ssl_context()
+        self._clock = clock or _present
         self._places = asyncio.Semaphore(config.concurrency)
         self._user_agent = config.user_agent
         self._hosts: dict[bytes, _Host] = {}
@@ -140,7 +142,7 @@ class Fetcher:
             trip.url = str(url)
             answer = await self._insist(url, request, trip, clock)
             if answer.status not in REDIRECTS:
-                return _response(request, trip.url, answer)
+                return _response(request, trip.url, answer, self._clock())
             url = _judged(_target(url, answer))
             if url in seen:
                 raise Failure("redirect: they go round in a circle", status=answer.status)
@@ -303,7 +305,7 @@ def _headers(url: httpx2.URL, request: Request, user_agent: str) -> list[tuple[b
     return headers
 
 
-def _response(request: Request, url: str, answer: Answer) -> Response:
+def _response(request: Request, url: str, answer: Answer, now: np.datetime64) -> Response:
     status, headers = answer.status, answer.headers
     etag, modified = (_validator(headers, name) for name in ("etag", "last-modified"))
     if status in WITH_BODY:
@@ -315,16 +317,18 @@ def _response(request: Request, url: str, answer: Answer) -> Response:
     if status == 410:
         return Response("gone", url, "status: 410", status)
     if _is_limit(answer):
-        return Response("limited", url, f"status: {status}", status, retry_at=_retry_at(answer))
+        until = retry_at(answer.headers.get("retry-after"), now)
+        return Response("limited", url, f"status: {status}", status, retry_at=until)
     return Response("failed", url, f"status: {status}", status)
 
 
 def _is_limit(answer: Answer) -> bool:
-    return answer.status == 429 or (answer.status == 503 and _retry_at(answer) is not None)
+    named = retry_at(answer.headers.get("retry-after"), _present()) is not None
+    return answer.status == 429 or (answer.status == 503 and named)
 
 
-def _retry_at(answer: Answer) -> np.datetime64 | None:
-    return retry_at(answer.headers.get("retry-after"), np.datetime64(time.time_ns() // 1000, "us"))
+def _present() -> np.datetime64:
+    return np.datetime64(time.time_ns() // 1000, "us")
 
 
 def _validator(headers: httpx2.Headers, name: str) -> str | None:

@@ -4,15 +4,17 @@ Pure: asks nobody and stores nothing. Every row is judged by `data/quality.py`; 
 code and left out, so that a missing number never takes the place of a good one.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from data.asof import known
-from data.calendar import Sessions
+from data.calendar import Labels, Sessions
 from data.prices.source import ACTION_COLUMNS, BAR_COLUMNS, EmptyError, History, MalformedError
 from data.prices.traded import Split, as_traded, differs, has_new, settle_actions
 from data.quality import row_codes
@@ -20,29 +22,35 @@ from data.quality import row_codes
 Origin = Literal["live", "backfill"]
 
 LIVE_WITHIN = np.timedelta64(4, "D")  # of its close a bar was seen live, a long weekend included
+_NOT_YET = ("missing-price", "partial-last-bar")  # codes of a bar that is still to come, rather than at fault
 RECYCLED = 60  # sessions without a bar, after which a ticker may be another company's
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the lake holds of one ticker: the newest version of each of `BAR_COLUMNS` and `ACTION_COLUMNS`."""
+    """What the lake holds of one ticker, ascending: the newest version of `BAR_COLUMNS` and `ACTION_COLUMNS`."""
 
     bars: pd.DataFrame
     actions: pd.DataFrame
 
     def since(self, day: np.datetime64) -> "Held":
         """The same with the bars from `day` on alone."""
-        return Held(self.bars[(self.bars["session"] >= day).to_numpy()], self.actions)
+        inside = (self.bars["session"].to_numpy() >= day).nonzero()[0]
+        return Held(self.bars.iloc[inside[0] :] if len(inside) else self.bars.iloc[:0], self.actions)
 
 
 @dataclass(frozen=True)
 class Tape:
-    """Sound rows with their `available_at`, how each split was judged, and rows left out by code."""
+    """Sound rows with their `available_at`, how each split was judged, and rows left out by code.
+
+    `fault`: the session and the code of the last bar, where that one was there and was left out.
+    """
 
     bars: pd.DataFrame
     actions: pd.DataFrame
     splits: tuple[Split, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    fault: tuple[np.datetime64, str] | None = None
 
     def restates(self, held: Held) -> bool:
         """Whether a stored price is another one now or an action is new: then all the rest may be, too."""
@@ -69,6 +77,9 @@ def nothing_held() -> Held:
     return Held(bars, pd.DataFrame({"ex_date": bars["session"], "kind": kinds, "value": bars["open"]}))
 
 
+NO_ACTIONS = nothing_held().actions.assign(available_at=np.empty(0, "datetime64[us]"))
+
+
 def judge(
     history: History, held: Held, exchange: Sessions, since: np.datetime64, asked_at: np.datetime64, terms: Terms
 ) -> Tape:
@@ -76,21 +87,34 @@ def judge(
 
     Raises EmptyError where no bar is left, MalformedError where the answer contradicts itself or what is stored.
     """
-    inside = ~(history.bars["session"] < since).to_numpy()
-    asked_for = History(history.bars[inside], history.actions)
+    inside = ~(history.bars["session"].to_numpy() < since)
+    asked_for = history if inside.all() else History(history.bars[inside], history.actions)
     traded = as_traded(asked_for, held.bars, terms.unit, terms.split_adjusted)
-    codes = row_codes(traded.bars, exchange, asked_at).astype("str")
-    closes = exchange.closes[exchange.index(traded.bars["session"].to_numpy())]
-    codes[(codes == "").to_numpy() & ~known(closes, asked_at - terms.settle)] = "partial-last-bar"
-    left_out = {str(code): int(rows) for code, rows in codes[codes != ""].value_counts().items()}
-    sound = (codes == "").to_numpy()
+    days = traded.bars["session"].to_numpy()
+    codes = row_codes(traded.bars, exchange, asked_at).to_numpy(dtype=object)
+    closes = exchange.closes[exchange.index(days)]
+    codes[(codes == "") & ~known(closes, asked_at - terms.settle)] = "partial-last-bar"
+    sound = codes == ""
+    left_out = dict(Counter(codes[~sound].tolist()).most_common())
     if not sound.any():
         told = ", ".join(f"{code} {rows}" for code, rows in left_out.items())
         raise EmptyError(f"none of the {len(codes)} bars it gave is usable: {told}" if told else "it gave no bar")
-    bars = traded.bars[sound].assign(available_at=closes[sound])
-    actions = settle_actions(_on_sessions(traded.actions, exchange, since), held.actions)
-    opens = exchange.opens[exchange.index(actions["ex_date"].to_numpy())]
-    return Tape(bars, actions.assign(available_at=opens), traded.splits, left_out)
+    bars = (traded.bars if sound.all() else traded.bars[sound]).assign(available_at=closes[sound])
+    actions = NO_ACTIONS if traded.actions.empty else _settled(traded.actions, held, exchange, since)
+    return Tape(bars, actions, traded.splits, left_out, _fault(days, codes))
+
+
+def _settled(actions: pd.DataFrame, held: Held, exchange: Sessions, since: np.datetime64) -> pd.DataFrame:
+    """Actions as they may be stored, each known at the open of its ex-date."""
+    settled = settle_actions(_on_sessions(actions, exchange, since), held.actions)
+    opens = exchange.opens[exchange.index(settled["ex_date"].to_numpy())]
+    return settled.assign(available_at=opens)
+
+
+def _fault(days: Labels, codes: npt.NDArray[np.object_]) -> tuple[np.datetime64, str] | None:
+    last = int(days.argmax())
+    code = str(codes[last])
+    return None if code in ("", *_NOT_YET) else (days[last].astype("datetime64[D]"), code)
 
 
 def refuse_recycled(history: History, exchange: Sessions, through: np.datetime64) -> None:
@@ -119,12 +143,14 @@ def by_origin(
         return
     old, oldest = through.astype("datetime64[s]"), recorded_at - LIVE_WITHIN
     bars, actions = (
-        (rows[day] > old).to_numpy() & known(rows["available_at"], oldest)
+        (rows[day].to_numpy() > old) & known(rows["available_at"].to_numpy(), oldest)
         for rows, day in ((tape.bars, "session"), (tape.actions, "ex_date"))
     )
+    if not (bars.any() or actions.any()):
+        yield "live", tape.bars, tape.actions
+        return
     yield "live", tape.bars[~bars], tape.actions[~actions]
-    if bars.any() or actions.any():
-        yield "backfill", tape.bars[bars], tape.actions[actions]
+    yield "backfill", tape.bars[bars], tape.actions[actions]
 
 
 def _on_sessions(actions: pd.DataFrame, exchange: Sessions, since: np.datetime64) -> pd.DataFrame:

@@ -3,14 +3,15 @@
 Kept in the lake's table `tickers`, a version a change, one key a ticker and vendor.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from data.lake import Lake, revisions
+from data.asof import known
+from data.lake import Lake, newest, revisions
 from data.packing import naive_utc
 
 Outcome = Literal["fed", "ended", "unknown", "limited", "failed"]
@@ -22,8 +23,9 @@ VALUES = COLUMNS[2:]
 class TickerState:
     """The last attempt, and what of the ticker is stored: sessions from `since` (as asked for) to `through`.
 
-    "ended": the vendor has no more of it than is stored; "unknown": it has never had any. Either is asked again at
-    `retry_at`, as is what is "limited". `failing_since`: when it first was as it is; None where it is fed.
+    "fed" with a `code`: the bar after `through` came, and was left out for that fault. "ended": the vendor has no more
+    of it than is stored; "unknown": it has never had any. Either is asked again at `retry_at`, as is what is "limited".
+    `failing_since`: when it first was as it is; None where it is fed.
     """
 
     ticker: str
@@ -37,10 +39,16 @@ class TickerState:
     retry_at: np.datetime64 | None = None
 
 
-def read_states(lake: Lake, source: str) -> dict[str, TickerState]:
-    """The newest state of each ticker at the vendor `source`."""
-    rows = lake.current("tickers")
-    rows = rows[rows["source"] == source]
+def read_states(
+    lake: Lake, source: str, tickers: Sequence[str] = (), recorded_by: np.datetime64 | None = None
+) -> dict[str, TickerState]:
+    """The newest state of each ticker (of all where none is named) at the vendor `source`, recorded by then (UTC)."""
+    rows = lake.coded("tickers", [*COLUMNS, "version", "recorded_at"], tickers)
+    rows = rows[(rows["source"] == source).to_numpy(dtype=bool)]
+    if recorded_by is not None:
+        rows = rows[known(naive_utc(rows["recorded_at"]), recorded_by)]
+    rows = rows.astype(dict.fromkeys(COLUMNS[:5], "string"))
+    rows = newest(rows, "tickers")
     days = [rows[name].to_numpy(dtype="datetime64[D]") for name in ("since", "through")]
     instants = [naive_utc(rows[name]) for name in ("failing_since", "retry_at")]
     texts = [rows[name] for name in COLUMNS[:5]]

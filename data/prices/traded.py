@@ -19,7 +19,9 @@ from data.prices.source import ACTION_COLUMNS, BAR_COLUMNS, History, MalformedEr
 Evidence = Literal["stored", "step", "custom"]
 Floats = npt.NDArray[np.float64]
 
-PRICES = BAR_COLUMNS[1:5]
+PRICES, NUMBERS = BAR_COLUMNS[1:5], BAR_COLUMNS[1:]
+CLOSE = NUMBERS.index("close")
+BAR_INDEX = pd.Index(BAR_COLUMNS)
 TOLERANCE = 1e-6  # as a share: 32-bit floats carry 6e-8, and the smallest tick of a price is far larger
 TELLING_SPLIT = np.log(1.2)  # of a smaller ratio a step in prices may as well be the day's own move
 ODD_FACTOR = np.log(1.05)
@@ -40,7 +42,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Traded:
-    """Bars (`BAR_COLUMNS`) and actions (`ACTION_COLUMNS`) as traded, and how each split was judged."""
+    """Bars (`BAR_COLUMNS`) and actions (`ACTION_COLUMNS`, and `slack`, the rounding of the value, where there are any)
+    as traded, and how each split was judged.
+    """
 
     bars: pd.DataFrame
     actions: pd.DataFrame
@@ -53,14 +57,20 @@ def as_traded(history: History, stored: pd.DataFrame, unit: float, split_adjuste
     `unit` and `split_adjusted` are the vendor's (see `PriceSource`). Raises MalformedError where rows of one session
     disagree, or where all of the overlap is off by one factor that no split explains.
     """
-    bars = _once(history.bars.sort_values("session", ignore_index=True), "session")
+    bars = _ascending(history.bars)
     actions = _once(_usable(history.actions), "ex_date", "kind")
     splits = _judge(bars, actions, stored, split_adjusted)
-    factor = _factor(splits, bars["session"].to_numpy())
-    traded = bars.assign(**{name: bars[name] * factor for name in PRICES}, volume=bars["volume"] / factor)
-    _refuse_unexplained(traded, stored)
+    days = bars["session"].to_numpy()
+    factor = _factor(splits, days)
+    told = _numbers(bars)
+    new, old = np.column_stack([told[:, :-1] * factor[:, None], told[:, -1] / factor]), _stored_numbers(bars, stored)
+    _refuse_unexplained(new[:, CLOSE], old[:, CLOSE])
+    settled = _as_stored(new, old, factor, unit)
+    known = pd.DataFrame(dict(enumerate([days, *settled.T])))
+    known.columns = BAR_INDEX
+    if actions.empty:
+        return Traded(known, actions, ())
     paid = np.where(actions["kind"] == "dividend", _factor(splits, actions["ex_date"].to_numpy()), 1.0)
-    known = _as_stored(traded, stored, factor, unit)
     return Traded(known, actions.assign(value=actions["value"] * paid, slack=unit * paid), splits)
 
 
@@ -77,11 +87,8 @@ def settle_actions(actions: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
 
 def differs(bars: pd.DataFrame, stored: pd.DataFrame) -> bool:
     """Whether a price of a session that both have is another one: volumes are revised every night, prices are not."""
-    return any(
-        bool(((bars[name].to_numpy() != old) & np.isfinite(old) & bars[name].notna().to_numpy()).any())
-        for name in PRICES
-        for old in [_stored_numbers(bars, stored, name)]
-    )
+    new, old = (numbers[:, : len(PRICES)] for numbers in (_numbers(bars), _stored_numbers(bars, stored)))
+    return bool(((new != old) & np.isfinite(old) & ~np.isnan(new)).any())
 
 
 def has_new(actions: pd.DataFrame, stored: pd.DataFrame) -> bool:
@@ -92,7 +99,17 @@ def has_new(actions: pd.DataFrame, stored: pd.DataFrame) -> bool:
     return not known.issuperset(actions[ACTION_COLUMNS].itertuples(index=False, name=None))
 
 
+def _ascending(bars: pd.DataFrame) -> pd.DataFrame:
+    """One row a session, in their order; as they nearly always come."""
+    days = bars["session"].to_numpy()
+    if (days[1:] > days[:-1]).all() and not np.isnat(days).any():
+        return bars
+    return _once(bars.sort_values("session", ignore_index=True), "session")
+
+
 def _once(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    if rows.empty:
+        return rows
     once: pd.DataFrame = rows.drop_duplicates(ignore_index=True)
     twice = once[once.duplicated([*keys], keep=False) & once[keys[0]].notna()]
     if not twice.empty:
@@ -101,6 +118,8 @@ def _once(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 def _usable(actions: pd.DataFrame) -> pd.DataFrame:
+    if actions.empty:
+        return actions
     value = actions["value"]
     split = actions["kind"] == "split"
     good = (value > 0) & (value < np.inf) & actions["ex_date"].notna() & ((value != 1) | ~split)
@@ -109,12 +128,14 @@ def _usable(actions: pd.DataFrame) -> pd.DataFrame:
 
 def _judge(bars: pd.DataFrame, actions: pd.DataFrame, stored: pd.DataFrame, custom: bool) -> tuple[Split, ...]:
     """Every split, newest first. Splits that follow the same stored bar are judged together, later ones undone."""
+    if actions.empty:
+        return ()
     rows = actions[actions["kind"] == "split"].sort_values("ex_date", ascending=False)
     if rows.empty:
         return ()
     ends = bars[["open", "close"]].to_numpy()
-    sound = bars.loc[np.flatnonzero(((ends > 0) & (ends < np.inf)).all(axis=1))]
-    overlap = _stored_numbers(sound, stored, "close")
+    sound = bars.iloc[np.flatnonzero(((ends > 0) & (ends < np.inf)).all(axis=1))]
+    overlap = _stored_numbers(sound, stored)[:, CLOSE]
     known = np.flatnonzero(np.isfinite(overlap) & (overlap > 0))
     sessions, closes = sound["session"].to_numpy(), sound["close"].to_numpy()
     judged: list[Split] = []
@@ -167,8 +188,8 @@ def _factor(splits: tuple[Split, ...], days: npt.NDArray[Any]) -> Floats:
     return factor
 
 
-def _refuse_unexplained(bars: pd.DataFrame, stored: pd.DataFrame) -> None:
-    ratio = _stored_numbers(bars, stored, "close") / bars["close"].to_numpy()
+def _refuse_unexplained(closes: Floats, stored: Floats) -> None:
+    ratio = stored / closes
     ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
     if len(ratio) < FEW or np.ptp(np.log(ratio)) > CONSTANT or abs(np.log(ratio[0])) < ODD_FACTOR:
         return
@@ -177,27 +198,29 @@ def _refuse_unexplained(bars: pd.DataFrame, stored: pd.DataFrame) -> None:
     )
 
 
-def _as_stored(bars: pd.DataFrame, stored: pd.DataFrame, factor: Floats, unit: float) -> pd.DataFrame:
-    """`bars` with the stored numbers where the vendor's rounding may be all that differs.
+def _as_stored(new: Floats, old: Floats, factor: Floats, unit: float) -> Floats:
+    """`new` [M, 5] with the stored numbers where the vendor's rounding may be all that differs.
 
     A volume of zero beside a stored one is the vendor's way to say that it has none.
     """
-    settled = {}
-    for name in PRICES:
-        old, new = _stored_numbers(bars, stored, name), bars[name].to_numpy()
-        settled[name] = np.where(np.abs(new - old) <= np.abs(old) * TOLERANCE + unit * factor, old, new)
-    old, new = _stored_numbers(bars, stored, "volume"), bars["volume"].to_numpy()
     slack = np.where(factor == 1, 0.0, 1 / factor)  # one share of the vendor's
-    near = (np.abs(new - old) <= np.abs(old) * TOLERANCE + slack) | ((new == 0) & (old > 0))
-    return bars.assign(**settled, volume=np.where(near, old, new))
+    rounding = np.column_stack([np.repeat((unit * factor)[:, None], len(PRICES), axis=1), slack])
+    near = np.abs(new - old) <= np.abs(old) * TOLERANCE + rounding
+    near[:, -1] |= (new[:, -1] == 0) & (old[:, -1] > 0)
+    return np.where(near, old, new)
 
 
-def _stored_numbers(bars: pd.DataFrame, stored: pd.DataFrame, name: str) -> Floats:
-    """The stored number of each of `bars`, NaN where there is none; `stored` ascends, one row a session."""
-    numbers = np.full(len(bars), np.nan)
+def _stored_numbers(bars: pd.DataFrame, stored: pd.DataFrame) -> Floats:
+    """The stored `NUMBERS` of each of `bars`, NaN where there are none; `stored` ascends, one row a session."""
+    numbers = np.full((len(bars), len(NUMBERS)), np.nan)
     sessions, wanted = stored["session"].to_numpy(), bars["session"].to_numpy()
     if len(sessions):
         at = np.minimum(np.searchsorted(sessions, wanted), len(sessions) - 1)
         found = sessions[at] == wanted
-        numbers[found] = stored[name].to_numpy(dtype=np.float64)[at[found]]
+        numbers[found] = _numbers(stored)[at[found]]
     return numbers
+
+
+def _numbers(bars: pd.DataFrame) -> Floats:
+    """`NUMBERS` as an array [M, 5]; column by column, since to choose several of a frame takes longer than all else."""
+    return np.column_stack([bars[name].to_numpy(dtype=np.float64) for name in NUMBERS])

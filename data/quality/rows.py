@@ -24,6 +24,7 @@ NUMBER_CODES = (
     "close-outside-range",
 )
 ROW_CODES = ("", *DAY_CODES, *NUMBER_CODES)
+ROW_CODE = pd.CategoricalDtype(pd.Index(ROW_CODES, dtype="str"))
 
 # Prices that were adjusted or converted are rounded one by one, often in 32 bits: an excess of that size is no fault.
 ROUNDING = 2e-5
@@ -53,7 +54,7 @@ def row_codes(rows: pd.DataFrame, exchange: Sessions, now: np.datetime64) -> "pd
         suspect = np.flatnonzero((found[part] == 0) & ~_plain(*numbers))
         if len(suspect):
             found[part][suspect] = _number_codes(*(column[suspect] for column in numbers))
-    codes = pd.Categorical.from_codes(found, dtype=pd.CategoricalDtype(pd.Index(ROW_CODES, dtype="str")))
+    codes = pd.Categorical.from_codes(found, dtype=ROW_CODE)
     return pd.Series(codes, index=rows.index, name="code")
 
 

@@ -142,6 +142,7 @@ def test_a_server_that_asks_for_peace_is_left_alone_until_then(server, tmp_path)
     assert outcomes(ingest(folder)) == {"wire": "limited"}
     retry_at = open_workspace(folder).lake.read("feeds").to_pylist()[0]["retry_at"].replace(tzinfo=None)
     due = np.datetime64(retry_at, "us")
+    assert due == NOON + 3600 * SECOND  # by the run's own clock
     early = ingest(folder, due - SECOND)
     assert (outcomes(early), len(server.visits("/a"))) == ({"wire": "limited"}, 1)
     assert (outcomes(ingest(folder, due)), len(server.visits("/a"))) == ({"wire": "fed"}, 2)
