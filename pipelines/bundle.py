@@ -1,152 +1,145 @@
-"""A trained model as a folder: weights as safetensors, and a manifest that hashes every file.
+"""A trained model as a folder that anyone can check: saved whole, and verified before anything of it is opened.
 
-The manifest holds what the forecast depends on (config, scaler, features, text fingerprint, the
-lake's state) and what is known of the model (metrics, when its last label settled). A file whose
-sha256 differs from the manifest's is refused. Nothing here is pickled.
+`bundle_files.py` and `bundle_verify.py` judge its bytes, `bundle_parts.py` what they say; `docs/models.md` is about
+both. Which model is champion is `promotions.py`'s business. Nothing here is pickled.
 """
 
-import hashlib
-import json
-import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
-import torch
+from filelock import FileLock, Timeout
 
-from data.errors import ModelError
-from data.features import FEATURES
-from data.scaling import Scaler
-from fusion.calibration import Calibration
-from fusion.model import build_model
-from pipelines.config import TapewireConfig, parse_config
+from data.errors import LockedError, ModelError
+from pipelines.bundle_files import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    TRAINING,
+    WEIGHTS,
+    Contents,
+    Paths,
+    canonical,
+    list_files,
+    make_manifest,
+    write_folder,
+)
+from pipelines.bundle_hub import fetch_files
+from pipelines.bundle_parts import build, store
+from pipelines.bundle_stored import Stored
+from pipelines.bundle_verify import HUGGING_FACE, find_folder, read_stored
+from pipelines.config import TapewireConfig
+from pipelines.model_card import model_card
+from pipelines.promotions import Promotions
 from pipelines.train import Fitted
-from pipelines.workspace import replace_file
 
-FORMAT = 1
-WEIGHTS = "model.safetensors"
-MANIFEST = "manifest.json"
-CURRENT = "current"
+DRAFT = ".draft-"
+WAIT = 60.0  # seconds; whoever holds the lock writes a few files
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded model. `model_id` is the hash of its weights and of all that its forecasts depend on."""
+    """A loaded model. `model_id` is the hash of its weights and of all that its forecasts depend on.
+
+    `training` is what is known of it: `settled_at`, metrics, what it was trained on, and its `reference` (see
+    `pipelines/scorecard/reference.py`) but in the first format. Feeds, vendors and the night are not in `config`.
+    """
 
     model_id: str
     fitted: Fitted
     config: TapewireConfig
     fingerprint: str | None  # of the text encoder; None where the model reads no text
+    training: dict[str, Any]
+    stored: Stored = field(repr=False)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the model into `folder`, whole or not at all; nothing changes where it is there already.
+
+        Raises ModelError where `folder` holds anything else.
+        """
+        if folder.exists() and any(folder.iterdir()):
+            if load_folder(folder).model_id != self.model_id:
+                raise ModelError(f"{folder}: expected no folder or this model, found another one. Name a new folder.")
+            return
+        write_folder(folder, files_of(self.stored), folder.with_name(f"{DRAFT}{folder.name}"))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "Bundle":
+        """The model in a folder, where that path exists, else the hub's OWNER/NAME at a commit, tag or branch.
+
+        Raises ModelError where there is none, or where any file is not what its manifest says.
+        """
+        if Path(name).exists():
+            return load_folder(Path(name))
+        return _open(fetch_files(str(name), revision), f"{name} at {revision or 'main'}")
 
 
 def save_bundle(
     fitted: Fitted, config: TapewireConfig, fingerprint: str | None, facts: dict[str, Any], runs: Path
 ) -> Path:
-    """Write the model under `runs/<model_id>` and make it the current one. Returns its folder.
+    """Write the model as `runs/<model_id>` and return that folder. `facts` join what is known of the model.
 
-    The same weights and config make the same id: training again with one seed changes nothing.
+    The same weights and settings make the same id, and a sound model of that id is left as it is: what past nights
+    were judged by does not change. A broken one is replaced. What a killed save left is removed. LockedError where
+    another save goes on for long.
     """
-    draft = runs / f".draft-{os.getpid()}"
-    draft.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(fitted.model.state_dict(), draft / WEIGHTS)
-    core = {
-        "format": FORMAT,
-        "config": config.model_dump(mode="json", exclude_none=True),
-        "features": list(FEATURES),
-        "scaler": _as_dict(fitted.scaler),
-        "text_scaler": _as_dict(fitted.text_scaler),
-        "calibration": asdict(fitted.calibration),
-        "text_fingerprint": fingerprint,
-        "files": {WEIGHTS: _sha256(draft / WEIGHTS)},
-    }
-    model_id = _digest(core)
-    settled_at = str(fitted.settled_at)
-    training = {"settled_at": settled_at, "epochs": fitted.epochs, "valid_nll": fitted.valid_loss, **facts}
-    manifest = {"model_id": model_id, **core, "training": training}
-    manifest["sha256"] = _digest(manifest)
-    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    folder = runs / model_id
-    if folder.exists():
-        shutil.rmtree(folder)
-    draft.replace(folder)
-    replace_file(runs / CURRENT, model_id.encode())
+    stored = store(fitted, config, fingerprint, facts)
+    folder = runs / stored.model_id
+    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(runs / ".save.lock", timeout=WAIT):
+            for left in runs.glob(f"{DRAFT}*"):
+                shutil.rmtree(left)
+            if not _is_sound(folder):
+                if folder.exists():
+                    folder.rename(runs / f"{DRAFT}broken")
+                write_folder(folder, files_of(stored), runs / f"{DRAFT}{stored.model_id}")
+                shutil.rmtree(runs / f"{DRAFT}broken", ignore_errors=True)
+    except Timeout:
+        raise LockedError(f"{runs}: another process is saving a model. Try again.") from None
     return folder
 
 
 def load_bundle(runs: Path, model_id: str | None = None) -> Bundle:
-    """The model `model_id` under `runs`, by default the current one.
+    """The model `model_id` under `runs`, by default the champion.
 
-    Raises ModelError where there is none, or where any file is not what the manifest says.
+    Raises ModelError where there is none, or where any file is not what its manifest says.
     """
-    folder = runs / (model_id or _current(runs))
-    manifest = _manifest(folder)
-    if _digest({key: value for key, value in manifest.items() if key != "sha256"}) != manifest["sha256"]:
-        raise ModelError(
-            f"{folder / MANIFEST}: expected the manifest that was saved, found an altered one. Train again."
-        )
-    for name, expected in manifest["files"].items():
-        found = _sha256(folder / name) if (folder / name).is_file() else "no file"
-        if found != expected:
-            raise ModelError(f"{folder / name}: expected sha256 {expected}, found {found}. Restore it or train again.")
-    if manifest["format"] != FORMAT or manifest["features"] != list(FEATURES):
-        raise ModelError(f"{folder}: was made by another version of Tapewire, with other features. Train again.")
-    config = parse_config(dict(manifest["config"]), (), str(folder / MANIFEST))
-    scaler, text_scaler = _scaler(manifest["scaler"]), _scaler(manifest["text_scaler"])
-    embedding = len(text_scaler.centre)
-    model = build_model(config.price, config.fusion, len(FEATURES), embedding, config.news.window)
-    model.load_state_dict(_weights(folder / WEIGHTS))
-    training = manifest["training"]
-    fitted = Fitted(
-        model=model.eval(),
-        scaler=scaler,
-        text_scaler=text_scaler,
-        calibration=Calibration(**manifest["calibration"]),
-        valid_loss=training["valid_nll"],
-        epochs=training["epochs"],
-        settled_at=np.datetime64(training["settled_at"], "us"),
-    )
-    return Bundle(manifest["model_id"], fitted, config, manifest["text_fingerprint"])
+    folder = find_folder(runs, model_id or Promotions.read(runs).champion())
+    bundle = load_folder(folder)
+    if bundle.model_id != folder.name:
+        raise ModelError(f"{folder}: expected the model of this name, found {bundle.model_id}. Restore it.")
+    return bundle
 
 
-def _current(runs: Path) -> str:
+def load_folder(folder: Path) -> Bundle:
+    """The model in `folder`, of this format or the first. Raises ModelError where any of it is not as it was saved."""
+    return _open(list_files(folder), str(folder))
+
+
+def files_of(stored: Stored) -> Contents:
+    """Every file of a model's folder, the manifest last."""
+    contents = {
+        CARD: model_card(stored).encode(),
+        CONFIG: canonical({**HUGGING_FACE, **stored.core}),
+        WEIGHTS: stored.weights,
+        TRAINING: canonical(stored.training),
+    }
+    return {**contents, MANIFEST: make_manifest(stored.model_id, contents)}
+
+
+def _open(paths: Paths, where: str) -> Bundle:
+    stored = read_stored(paths, where)
+    fitted, config = build(stored, where)
+    return Bundle(stored.model_id, fitted, config, stored.core["text_fingerprint"], stored.training, stored)
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether a folder holds the model of its name, as it was saved."""
+    if not folder.exists():
+        return False
     try:
-        return (runs / CURRENT).read_text().strip()
-    except OSError:
-        raise ModelError(f"{runs}: expected a trained model, found none. Make one with `tapewire train`.") from None
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        _ = [manifest[key] for key in ("model_id", "format", "config", "files", "training", "sha256")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: expected a model with a readable {MANIFEST}, found: {error!r}.") from error
-    return manifest
-
-
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: expected weights as safetensors, found: {error}. Train again.") from error
-
-
-def _as_dict(scaler: Scaler) -> dict[str, Any]:
-    return {"centre": scaler.centre.tolist(), "scale": scaler.scale.tolist(), "limit": scaler.limit}
-
-
-def _scaler(stored: dict[str, Any]) -> Scaler:
-    return Scaler(np.asarray(stored["centre"], np.float32), np.asarray(stored["scale"], np.float32), stored["limit"])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(core: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:16]
+        return load_folder(folder).model_id == folder.name
+    except ModelError:
+        return False

@@ -5,15 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel
-from transformers import get_cosine_schedule_with_warmup
 
 from data.errors import LakeError, ModelError
 from data.features import FEATURES
@@ -27,6 +24,9 @@ from fusion.model import ForecastModel, build_model
 from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples, training_rows, training_texts
 from pipelines.pretrain import pretrain
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Embeddings = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float64]
@@ -65,6 +65,8 @@ def fit(
     The same seed on the same machine gives the same weights. Raises LakeError where the training or
     validation fold has no usable sample, ModelError where training diverges.
     """
+    from accelerate.utils import set_seed  # seconds to import, and who only forecasts needs none of it
+
     accelerator = _accelerator(config, log_folder)
     scaler = Scaler.fit(training_rows(panel, fold))
     text_scaler = Scaler.fit_common(embeddings[training_texts(panel, fold)])
@@ -86,6 +88,13 @@ def fit(
     last = max(fold.train[-1], fold.valid[-1])
     settled_at = panel.sessions.target_close[last]
     return Fitted(model.cpu(), scaler, text_scaler, calibration, loss, epochs, settled_at)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of those of `accelerate launch`."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
 
 
 def make_windows(
@@ -124,7 +133,7 @@ def forecast(model: ForecastModel, windows: Windows, rows: Samples) -> Heard:
 
 
 def _loop(
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     model: ForecastModel,
     windows: Windows,
     train: Samples,
@@ -137,6 +146,8 @@ def _loop(
 
     What is evaluated and kept is the moving average of the weights, which is less noisy than the last step's.
     """
+    from transformers import get_cosine_schedule_with_warmup
+
     settings = config.train
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -161,7 +172,7 @@ def _loop(
                 optimizer.zero_grad()
             if accelerator.sync_gradients:
                 average.update_parameters(accelerator.unwrap_model(model))
-        loss = _evaluate(cast("ForecastModel", average.module), windows, valid, ratio)
+        loss = _agreed(_evaluate(cast("ForecastModel", average.module), windows, valid, ratio))
         accelerator.log({"valid_nll": loss, "learning_rate": schedule.get_last_lr()[0]}, step=epoch)
         if loss < best_loss:
             best_loss, best_epoch = loss, epoch
@@ -188,6 +199,14 @@ def _evaluate(model: ForecastModel, windows: Windows, rows: Samples, ratio: floa
     return total / len(rows)
 
 
+def _agreed(loss: float) -> float:
+    """The first process's loss in all of them: machines that round differently must not stop at different epochs."""
+    from accelerate.utils import broadcast_object_list
+
+    (agreed,) = broadcast_object_list([loss])
+    return float(agreed)
+
+
 def _loss(model: ForecastModel, windows: Windows, rows: Samples, ratio: float) -> torch.Tensor:
     """A scalar. Raises ModelError where a forecast is no number, and names the first such sample."""
     batch = windows.gather(rows)
@@ -203,16 +222,18 @@ def _loss(model: ForecastModel, windows: Windows, rows: Samples, ratio: float) -
     return session_nll(prediction, batch.target_B, batch.session_B, ratio)
 
 
-def _batches(train: Samples, size: int, order: np.random.Generator, accelerator: Accelerator) -> Iterator[Samples]:
+def _batches(train: Samples, size: int, order: np.random.Generator, accelerator: "Accelerator") -> Iterator[Samples]:
     """One epoch: sessions in random order and tickers shuffled within each, cut into batches.
 
     Rows of a session stay together, so that a batch can tell its shock. Each process takes its own
-    share of every batch.
+    share of every batch; a batch with fewer rows than processes is computed by all of them.
     """
+    number, processes = accelerator.process_index, accelerator.num_processes
     drawn = order.random(int(train.session.max()) + 1)[train.session]
     shuffled = np.lexsort((order.random(len(train)), drawn))
     for start in range(0, len(train), size):
-        yield train.take(shuffled[start : start + size][accelerator.process_index :: accelerator.num_processes])
+        rows = shuffled[start : start + size]
+        yield train.take(rows[number::processes] if len(rows) >= processes else rows)
 
 
 def _in_units(panel: Panel, target: str, rows: Samples) -> Floats:
@@ -221,18 +242,26 @@ def _in_units(panel: Panel, target: str, rows: Samples) -> Floats:
     return in_units
 
 
-def _accelerator(config: TapewireConfig, log_folder: Path | None) -> Accelerator:
+def _accelerator(config: TapewireConfig, log_folder: Path | None) -> "Accelerator":
     """bf16 where a GPU is there and nothing else was asked for; deterministic kernels everywhere."""
+    from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     precision = config.train.precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() else "no"
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not know of each other
         mixed_precision=precision,
         gradient_accumulation_steps=config.train.accumulate,
         log_with="tensorboard" if log_folder else None,
         project_dir=log_folder,
+        # Of several processes each has a share of the batch, not a batch of its own: the schedule counts batches. A
+        # share without headlines leaves their encoder out.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if log_folder:
         accelerator.init_trackers("tensorboard")

@@ -1,143 +1,296 @@
-import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from bundles import small_model, small_stored
+from huggingface_hub import ModelCard
 
 from data.errors import ModelError
 from encoders.text.config import EncoderConfig
-from pipelines.bundle import load_bundle
-from pipelines.score import score
+from pipelines.bundle import Bundle, files_of, load_bundle, save_bundle
+from pipelines.bundle_files import FILES, MANIFEST, write_folder
+from pipelines.bundle_format1 import _digest
+from pipelines.config import TapewireConfig
+from pipelines.promotions import Promotions, promote
+from pipelines.score import Ask, score
 from pipelines.workspace import open_workspace
 
+FIRST_SCHEMA = Path(__file__).parents[1] / "fixtures" / "first_schema" / "runs"
 MADE_AT = np.datetime64("2024-01-01", "us")
 
 
 def model_of(workspace: Path) -> Path:
-    """The folder of the current model."""
+    """The folder of the champion."""
     return workspace / "runs" / load_bundle(workspace / "runs").model_id
 
 
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
+def forecasts(workspace: Path, bundle: Bundle) -> Any:
+    """What the model forecasts, without what says when and by whom."""
+    frame = score(open_workspace(workspace), bundle, Ask(store=False), lambda: MADE_AT).frame
+    return frame[["ticker", "mean", "prob_up", "data_version"]].to_dict("records")
 
 
-def replaced(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) >= 1, f"{old} is not in {path}"
-    path.write_text(text.replace(old, new, 1))
+def saved(seed: int, runs: Path, **facts: Any) -> Path:
+    fitted, config = small_model(seed)
+    return save_bundle(fitted, config, "f1" * 16, {"tickers": ["AAPL"], **facts}, runs)
 
 
-def test_the_manifest_holds_all_that_a_forecast_depends_on(trained: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_a_model_is_a_folder_as_the_hub_knows_them(trained: Path) -> None:
     folder = model_of(trained)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    wanted = {"model_id", "config", "features", "scaler", "text_scaler", "calibration", "text_fingerprint", "files"}
-    assert wanted <= set(manifest)
-    assert manifest["model_id"] == folder.name
-    assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert manifest["config"]["price"]["lookback"] == 10
-    assert not list(folder.parent.glob(".draft*"))
+    assert {path.name for path in folder.iterdir()} == {*FILES, MANIFEST}
+    config, training = (json.loads((folder / name).read_text()) for name in ("config.json", "training.json"))
+    assert {"config", "features", "scaler", "text_scaler", "calibration", "text_fingerprint"} <= set(config)
+    assert config["config"]["price"]["lookback"] == 10
+    assert {"settled_at", "valid_nll", "epochs", "rows", "last_session", "tickers", "reference"} <= set(training)
+    assert {"bars", "headlines"} <= set(training["rows"])
+    assert training["text_encoder"]["name"]
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert (manifest["model_id"], set(manifest["files"])) == (folder.name, set(FILES))
 
 
-def test_training_again_with_the_same_seed_makes_the_same_model(
+def test_the_card_is_read_by_the_hub_and_by_people(trained: Path) -> None:
+    card = ModelCard.load(model_of(trained) / "README.md")
+    assert card.data.library_name == "tapewire"
+    text = " ".join(card.text.split())
+    assert "not financial advice" in text
+    band = load_bundle(trained / "runs").training["reference"]["band"]
+    assert band is None or f"| {band['rank_ic']['low']:.4f} to {band['rank_ic']['high']:.4f} |" in text
+
+
+def test_a_cards_measures_stand_with_their_error_bars() -> None:
+    estimate = {"mean": 0.03125, "sd": 0.2, "low": -0.5, "high": 0.25, "days": 40}
+    band = {"sessions": ["2020-01-02", "2020-03-02"], "nights": 40, "rows": 80, "rank_ic": estimate}
+    card = ModelCard(files_of(small_stored(reference={"band": band}))["README.md"].decode())
+    assert "| Rank IC | 0.0312 | -0.5000 to 0.2500 |" in card.text
+    assert [(each.metric_name, each.metric_value) for each in card.data.eval_results] == [("Rank IC", 0.03125)]
+
+
+def test_training_again_with_the_same_seed_changes_nothing(
     workspace: Path, trained: Path, tapewire: Callable[..., Any]
 ) -> None:
-    before = model_of(trained)
+    before, stamped = model_of(trained), stamps(model_of(workspace))
     again = tapewire(workspace, "train", "--json").json
-    assert set(again) == {"model", "path", "valid_nll", "epochs"}
-    assert again["model"] == before.name
-    after = model_of(workspace)
-    assert (after / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
-    known = open_workspace(workspace)
-    scores = [score(known, load_bundle(each.parent), None, MADE_AT).forecasts for each in (before, after)]
-    assert scores[0] == scores[1]
+    assert set(again) == {"model", "path", "valid_nll", "epochs", "role"}
+    assert (again["model"], again["role"]) == (before.name, "champion")
+    assert stamps(model_of(workspace)) == stamped
+    folders = [path.name for path in (workspace / "runs").iterdir() if path.is_dir()]
+    assert sorted(folders) == sorted({before.name, "tensorboard"})
+    shutil.rmtree(model_of(workspace))
+    assert tapewire(workspace, "train", "--json").json == again
+    assert contents(model_of(workspace)) == contents(before)
 
 
-def test_another_seed_makes_another_model_and_both_stay(workspace: Path, tapewire: Callable[..., Any]) -> None:
-    first = model_of(workspace).name
-    second = tapewire(workspace, "train", "--set", "seeds=[1]", "--json").json["model"]
-    assert first != second
-    assert {load_bundle(workspace / "runs", each).model_id for each in (first, second)} == {first, second}
-    assert load_bundle(workspace / "runs").model_id == second
+def test_another_seed_makes_a_challenger_and_promote_a_champion(workspace: Path, tapewire: Callable[..., Any]) -> None:
+    first, runs = model_of(workspace).name, workspace / "runs"
+    trained = tapewire(workspace, "train", "--set", "seeds=[1]")
+    second = next(iter(Promotions.read(runs).challengers()))
+    assert f"{second} is a challenger of {first}" in trained.out
+    assert {load_bundle(runs, each).model_id for each in (first, second)} == {first, second}
+    assert load_bundle(runs).model_id == first
+    third = tapewire(workspace, "train", "--set", "seeds=[2]", "--promote", "--json").json
+    assert third["role"] == "champion"
+    assert load_bundle(runs).model_id == third["model"]
 
 
 def test_a_bundle_loads_without_its_workspace_and_forecasts_the_same(workspace: Path, tmp_path: Path) -> None:
-    known = open_workspace(workspace)
-    expected = score(known, load_bundle(known.runs), None, MADE_AT).forecasts
+    expected = forecasts(workspace, load_bundle(workspace / "runs"))
     moved = tmp_path / "elsewhere"
     (workspace / "runs").rename(moved)
-    assert score(known, load_bundle(moved), None, MADE_AT).forecasts == expected
+    assert forecasts(workspace, load_bundle(moved)) == expected
+    load_bundle(moved).save_pretrained(tmp_path / "handed-on")
+    assert forecasts(workspace, Bundle.from_pretrained(tmp_path / "handed-on")) == expected
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
-def test_a_flipped_bit_of_the_weights_is_refused(workspace: Path, share: float) -> None:
-    path = model_of(workspace) / "model.safetensors"
-    flip(path, int(share * (path.stat().st_size - 1)))
-    with pytest.raises(ModelError, match=r"model\.safetensors: expected sha256"):
-        load_bundle(workspace / "runs")
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    fitted, config = small_model(1)
+    bundle = load_bundle(tmp_path, saved(1, tmp_path, note="x").name)
+    loaded = bundle.fitted
+    assert {name: tensor.numpy().tobytes() for name, tensor in loaded.model.state_dict().items()} == {
+        name: tensor.numpy().tobytes() for name, tensor in fitted.model.state_dict().items()
+    }
+    for mine, theirs in ((loaded.scaler, fitted.scaler), (loaded.text_scaler, fitted.text_scaler)):
+        assert (mine.centre.tobytes(), mine.scale.tobytes(), mine.limit) == (
+            theirs.centre.tobytes(),
+            theirs.scale.tobytes(),
+            theirs.limit,
+        )
+    assert (loaded.calibration, loaded.settled_at, loaded.epochs) == (fitted.calibration, fitted.settled_at, 3)
+    assert (bundle.config, bundle.fingerprint, bundle.training["note"]) == (config, "f1" * 16, "x")
+    assert not loaded.model.training
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.5, 0.8])
-def test_a_flipped_bit_of_what_the_manifest_says_of_forecasts_is_refused(workspace: Path, share: float) -> None:
-    path = model_of(workspace) / "manifest.json"
-    end = path.read_bytes().index(b'"training"')  # what is known of the model, and no forecast depends on
-    flip(path, int(share * end))
-    with pytest.raises(ModelError):
-        load_bundle(workspace / "runs")
+def test_handing_on_makes_the_same_files(tmp_path: Path) -> None:
+    folder = saved(0, tmp_path / "runs")
+    Bundle.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(folder)
+    stamped = stamps(tmp_path / "copy")
+    Bundle.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    assert stamps(tmp_path / "copy") == stamped
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    bundle = Bundle.from_pretrained(saved(0, tmp_path / "runs"))
+    with pytest.raises(ModelError, match="another one"):
+        bundle.save_pretrained(saved(1, tmp_path / "runs"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelError, match=r"thesis\.txt"):
+        bundle.save_pretrained(tmp_path / "mine")
+    assert contents(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+
+
+def test_addresses_and_contacts_stay_at_home(tmp_path: Path) -> None:
+    tables = {
+        "news": {"feeds": [{"name": "mine", "url": "https://secret.example/rss"}], "fetch": {"contact": "me@secret"}},
+        "tape": {"source": "tiingo", "key_env": "SECRET_KEY"},
+        "nightly": {"webhook": "https://secret.example/hook"},
+    }
+    fitted, config = small_model()
+    private = TapewireConfig.model_validate({**config.model_dump(), **tables})
+    folder = save_bundle(fitted, private, None, {}, tmp_path)
+    assert folder == save_bundle(fitted, config, None, {}, tmp_path)
+    assert not [name for name, content in contents(folder).items() if b"secret" in content.lower()]
+
+
+def test_a_model_of_the_first_format_opens_and_keeps_its_id(tmp_path: Path) -> None:
+    bundle = load_bundle(FIRST_SCHEMA)
+    assert bundle.model_id == (FIRST_SCHEMA / "current").read_text().strip()
+    assert "reference" not in bundle.training
+    bundle.save_pretrained(tmp_path / "new")
+    again = Bundle.from_pretrained(tmp_path / "new")
+    assert (again.model_id, again.config, again.training) == (bundle.model_id, bundle.config, bundle.training)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {*FILES, MANIFEST}
+
+
+def test_the_same_weights_and_settings_have_the_id_of_the_first_format(tmp_path: Path) -> None:
+    old = load_bundle(FIRST_SCHEMA)
+    assert save_bundle(old.fitted, old.config, old.fingerprint, {}, tmp_path).name == old.model_id
+
+
+def test_a_model_saved_before_text_had_kinds_still_loads(tmp_path: Path) -> None:
+    source = FIRST_SCHEMA / load_bundle(FIRST_SCHEMA).model_id
+    manifest = json.loads((source / MANIFEST).read_text())
+    for key in ("kind", "input", "chunks", "overlap"):
+        del manifest["config"]["text"][key]
+    core = {key: value for key, value in manifest.items() if key not in ("model_id", "training", "sha256")}
+    manifest["model_id"] = _digest(core)
+    folder = Path(shutil.copytree(source, tmp_path / manifest["model_id"]))
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
+    bundle = load_bundle(tmp_path, folder.name)
+    assert bundle.config.text == EncoderConfig(encoder="minilm")
+    bundle.save_pretrained(tmp_path / "new")
+    assert Bundle.from_pretrained(tmp_path / "new").model_id == folder.name
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"lookback": 10', '"lookback": 11'), ('"format": 1', '"format": 2'), ('"limit": 6.0', '"limit": 7')],
+    [
+        ('"lookback": 10', '"lookback": 11'),
+        ('"format": 1', '"format": 2'),
+        ('"settled_at": "20', '"settled_at": "19'),
+        ('"limit": 6.0', '"limit": 6.00'),
+    ],
 )
-def test_an_edited_manifest_is_refused(workspace: Path, old: str, new: str) -> None:
-    replaced(model_of(workspace) / "manifest.json", old, new)
-    with pytest.raises(ModelError, match="altered"):
-        load_bundle(workspace / "runs")
+def test_an_edited_manifest_of_the_first_format_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    folder = Path(shutil.copytree(FIRST_SCHEMA / load_bundle(FIRST_SCHEMA).model_id, tmp_path / "model"))
+    text = (folder / MANIFEST).read_text()
+    assert old in text
+    (folder / MANIFEST).write_text(text.replace(old, new, 1))
+    with pytest.raises(ModelError, match=r"manifest\.json: expected"):
+        Bundle.from_pretrained(folder)
 
 
-def test_an_edited_or_broken_date_of_the_last_label_is_refused(workspace: Path) -> None:
-    """It decides whether a forecast is called in-sample."""
-    path = model_of(workspace) / "manifest.json"
-    for old, new in (('"settled_at": "20', '"settled_at": "19'), ('"settled_at": "19', '"settled_at": "x')):
-        replaced(path, old, new)
-        with pytest.raises(ModelError):
-            load_bundle(workspace / "runs")
+class Killed(BaseException):
+    """As SIGKILL: nothing in the code under test catches it."""
 
 
-def test_a_model_saved_before_text_had_kinds_still_loads(workspace: Path) -> None:
-    path = model_of(workspace) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for key in ("kind", "input", "chunks", "overlap"):
-        del manifest["config"]["text"][key]
-    del manifest["sha256"]
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-    path.write_text(json.dumps(manifest | {"sha256": digest}))
-    assert load_bundle(workspace / "runs").config == load_bundle(workspace / "runs", path.parent.name).config
-    assert load_bundle(workspace / "runs").config.text == EncoderConfig(encoder="minilm")
+@pytest.mark.parametrize("step", range(8))
+def test_a_save_killed_at_any_step_is_done_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Five files, the draft, its renaming and the folder above are each synced or done in turn."""
+    champion = saved(0, tmp_path)
+    promote(tmp_path, champion.name, MADE_AT)
+    steps = iter(range(100))
+
+    def counted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def step_of_it(*args: Any) -> Any:
+            if next(steps) == step:
+                raise Killed
+            return work(*args)
+
+        return step_of_it
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", counted(os.fsync))
+        patched.setattr(Path, "rename", counted(Path.rename))
+        with pytest.raises(Killed):
+            saved(1, tmp_path)
+    assert load_bundle(tmp_path).model_id == champion.name
+    again = saved(1, tmp_path)
+    assert load_bundle(tmp_path, again.name).model_id == again.name
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {champion.name, again.name}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
-def test_a_missing_or_truncated_file_is_refused(workspace: Path, name: str) -> None:
-    path = model_of(workspace) / name
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match=path.parent.name):
-        load_bundle(workspace / "runs", path.parent.name)
-    path.unlink()
-    with pytest.raises(ModelError, match=path.parent.name):
-        load_bundle(workspace / "runs", path.parent.name)
+def test_a_full_disk_leaves_neither_a_draft_nor_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = saved(0, tmp_path)
+    before = contents(champion)
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for seed in (0, 1):
+            if seed:
+                with pytest.raises(OSError, match="No space left"):
+                    saved(seed, tmp_path)
+            else:
+                saved(seed, tmp_path)  # there already: nothing is written
+    assert contents(champion) == before
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {champion.name}
 
 
-@pytest.mark.parametrize("manifest", ["", "{}", "[]", "null", '{"model_id": 1}', "<html>"])
-def test_what_is_no_manifest_is_refused(workspace: Path, manifest: str) -> None:
-    (model_of(workspace) / "manifest.json").write_text(manifest)
-    with pytest.raises(ModelError):
-        load_bundle(workspace / "runs")
+def test_a_broken_model_is_replaced_and_a_sound_one_is_not_touched(tmp_path: Path) -> None:
+    folder = saved(0, tmp_path)
+    stamped = stamps(folder)
+    assert saved(0, tmp_path, note="other facts, the same model") == folder
+    assert stamps(folder) == stamped
+    (folder / "model.safetensors").write_bytes(b"")
+    saved(0, tmp_path)
+    assert load_bundle(tmp_path, folder.name).model_id == folder.name
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_loading_leaves_torchs_generator_to_whoever_seeds_it(tmp_path: Path) -> None:
+    folder = saved(0, tmp_path)
+    Bundle.from_pretrained(folder)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Bundle.from_pretrained(folder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_draft_is_no_model(tmp_path: Path) -> None:
+    stored = small_stored()
+    write_folder(tmp_path / stored.model_id, files_of(stored), tmp_path / ".draft-x")
+    with pytest.raises(ModelError, match="champion"):
+        load_bundle(tmp_path)
 
 
 def test_no_model_says_how_to_make_one(imported: Path, tapewire: Callable[..., Any]) -> None:
