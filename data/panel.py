@@ -92,6 +92,33 @@ def build_panel(
     Without a `universe` all belong always. A ticker without bars has an all-masked row. Raises LakeError where a
     feature is not finite.
     """
+    panel, bad = _assemble(tickers, sessions, bars, actions, news, universe)
+    if any(bad):
+        _refuse_non_finite(panel, sum(bad))
+    return panel
+
+
+def build_unchecked(
+    tickers: tuple[str, ...],
+    sessions: Sessions,
+    bars: pd.DataFrame,
+    actions: pd.DataFrame,
+    news: NewsIndex,
+    universe: Universe | None = None,
+) -> Panel:
+    """`build_panel` that leaves features that are not finite where they are: the caller must leave out their rows."""
+    return _assemble(tickers, sessions, bars, actions, news, universe)[0]
+
+
+def _assemble(
+    tickers: tuple[str, ...],
+    sessions: Sessions,
+    bars: pd.DataFrame,
+    actions: pd.DataFrame,
+    news: NewsIndex,
+    universe: Universe | None,
+) -> tuple[Panel, list[int]]:
+    """The panel, and how many features of each block of tickers are not finite."""
     tape = Tape.of(bars, tickers, sessions)
     splits, dividends = (action_rows(actions, kind, tickers, sessions) for kind in ("split", "dividend"))
     grid = _Grid.empty((len(tickers), len(sessions)))
@@ -107,9 +134,8 @@ def build_panel(
         market = _market(grid.total, member)
         unit = _market_unit(market)
         bad = list(pool.map(lambda block: _compare_with_market(grid.of(block), market, unit), blocks))
-    _refuse_non_finite(grid.features, blocks, bad, tickers, sessions)
     observed = ~np.isnan(grid.close)
-    return Panel(
+    panel = Panel(
         tickers=tickers,
         sessions=sessions,
         features=grid.features,
@@ -122,6 +148,7 @@ def build_panel(
         labels={target: _into_next(getattr(grid, leg), observed) for target, leg in TARGETS.items()},
         news=news,
     )
+    return panel, bad
 
 
 def _fill_block(grid: _Grid, tape: list[Rows]) -> None:
@@ -159,10 +186,13 @@ def _fill(grid: _Grid, tape: list[Rows], since: int, tickers: Ints) -> None:
 
 
 def _market(total: Array, member: npt.NDArray[np.bool_]) -> Array:
-    """The mean return of each session over all members seen in it; 0 where there is none."""
+    """The mean return of each session over all members seen in it; 0 where there is none.
+
+    A return that is not finite is its own ticker's fault, not everyone's.
+    """
     moves, seen = np.zeros(total.shape[1]), np.zeros(total.shape[1], dtype=np.int64)
     for row, belongs in zip(total, member, strict=True):
-        there = belongs & ~np.isnan(row)
+        there = belongs & np.isfinite(row)
         moves += np.where(there, row, 0.0)
         seen += there
     return np.asarray(moves / np.maximum(seen, 1))
@@ -195,7 +225,7 @@ def _into_next(moves: Array, observed: npt.NDArray[np.bool_]) -> Array:
 
 
 def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sessions) -> Array:
-    splits = actions[(actions["kind"] == "split").to_numpy(dtype=bool)].sort_values("version")
+    splits = actions[(actions["kind"] == "split").to_numpy(dtype=bool)].sort_values(["ticker", "ex_date", "version"])
     ticker = pd.Index(tickers).get_indexer(pd.Index(splits["ticker"]))
     ex_date = splits["ex_date"].to_numpy(dtype="datetime64[D]")
     before = np.searchsorted(sessions.target, ex_date)
@@ -208,17 +238,11 @@ def _share_ratio(actions: pd.DataFrame, tickers: tuple[str, ...], sessions: Sess
     return ratio
 
 
-def _refuse_non_finite(
-    values: npt.NDArray[np.float32], blocks: list[slice], bad: list[int], tickers: tuple[str, ...], sessions: Sessions
-) -> None:
-    """`bad` counts the values of each block that are not finite."""
-    if not any(bad):
-        return
-    block = blocks[int(np.argmax(np.array(bad) > 0))]
-    among, session, feature = np.argwhere(~np.isfinite(values[block]))[0]
-    ticker = block.start + among
+def _refuse_non_finite(panel: Panel, count: int) -> None:
+    ticker = next(row for row, values in enumerate(panel.features) if not np.isfinite(values).all())
+    session, feature = np.argwhere(~np.isfinite(panel.features[ticker]))[0]
     raise LakeError(
-        f"{tickers[ticker]} on {sessions.labels[session]}: expected finite features, found "
-        f"{FEATURES[feature]} = {values[ticker, session, feature]} ({sum(bad)} such). Look at its bars with "
-        f"`tapewire bars {tickers[ticker]}`."
+        f"{panel.tickers[ticker]} on {panel.sessions.labels[session]}: expected finite features, found "
+        f"{FEATURES[feature]} = {panel.features[ticker, session, feature]} ({count} such). Look at its bars with "
+        f"`tapewire bars {panel.tickers[ticker]}`."
     )

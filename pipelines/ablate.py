@@ -2,19 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import ConfigError
 from data.panel import Panel
-from data.splits import make_folds
+from data.splits import Fold, make_folds
 from data.windows import Samples
 from fusion.head import Distribution
 from fusion.price_only import PriceOnlyConfig
 from fusion.text_only import TextOnlyConfig
 from pipelines.config import TapewireConfig
 from pipelines.dataset import eligible, samples
+from pipelines.engine.base import Engine
+from pipelines.engine.local import LOCAL
 from pipelines.metrics import Days, Draws, Interval, average, difference, evaluate_draws, intervals
 from pipelines.predict import predict
 from pipelines.train import Fitted, fit
@@ -59,9 +62,13 @@ class Ablation:
 
 
 def ablate(
-    panel: Panel, embeddings: npt.NDArray[np.float16], config: TapewireConfig, progress: Progress = lambda _: None
+    panel: Panel,
+    embeddings: npt.NDArray[np.float16],
+    config: TapewireConfig,
+    progress: Progress = lambda _: None,
+    engine: Engine = LOCAL,
 ) -> Ablation:
-    """Train and test `price`, `text` and `both` on every fold with every seed.
+    """Train and test `price`, `text` and `both` on every fold with every seed; a fit is a part to the engine.
 
     Without any headline only `price` is run. Raises ConfigError where `fusion.kind` fuses nothing.
     """
@@ -73,16 +80,18 @@ def ablate(
     realised = panel.labels[config.target][rows.ticker, rows.session]
     settled = np.isfinite(realised)
     days = Days.draw(rows.session[settled])
+    variants = {name: config.model_copy(update={"fusion": fusion}) for name, fusion in fusions.items()}
+    asked = list(product(config.seeds, variants, range(len(folds))))
+    results = engine.map(_fit_and_forecast, _Study(panel, embeddings, variants, folds, tested), asked)
     draws: dict[str, dict[int, dict[str, Draws]]] = {name: {} for name in fusions}
     first: list[Fitted] = []
     for seed in config.seeds:
-        for name, fusion in fusions.items():
-            variant = config.model_copy(update={"fusion": fusion})
+        for name in variants:
             parts = []
-            for number, (fold, part) in enumerate(zip(folds, tested, strict=True), start=1):
+            for number in range(1, len(folds) + 1):
                 progress(f"Fitting {name}, seed {seed}, fold {number} of {len(folds)}")
-                fitted = fit(panel, embeddings, fold, variant, seed)
-                parts.append(predict(fitted, panel, embeddings, part, variant))
+                fitted, tests = next(results)
+                parts.append(tests)
             forecast = Distribution.concatenate(parts).take(settled)
             draws[name][seed] = evaluate_draws(forecast, realised[settled], days)
             if seed == config.seeds[0]:
@@ -101,6 +110,25 @@ def ablate(
         missing=int((~settled).sum()),
         fitted=first[-1],
     )
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What all fits share."""
+
+    panel: Panel
+    embeddings: npt.NDArray[np.float16]
+    variants: dict[str, TapewireConfig]
+    folds: list[Fold]
+    tested: list[Samples]
+
+
+def _fit_and_forecast(study: _Study, asked: tuple[int, str, int]) -> tuple[Fitted, Distribution]:
+    """The model of a seed, a variant and a fold, and what it says of the fold's test rows."""
+    seed, name, number = asked
+    inputs, variant = (study.panel, study.embeddings), study.variants[name]
+    fitted = fit(*inputs, study.folds[number], variant, seed)
+    return fitted, predict(fitted, *inputs, study.tested[number], variant)
 
 
 def _variants(config: TapewireConfig, has_news: bool) -> dict[str, object]:

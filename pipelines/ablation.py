@@ -7,16 +7,20 @@ from pathlib import Path
 from data.lake import Lake
 from pipelines.ablate import Ablation, ablate
 from pipelines.dataset import load_panel, short_histories, survivorship
+from pipelines.engine.base import Engine
+from pipelines.engine.local import LOCAL
 from pipelines.fitting import text_inputs
 from pipelines.workspace import Workspace, replace_file
 
 
-def ablate_workspace(workspace: Workspace, say: Callable[[str], None]) -> tuple[Ablation, list[str], Path]:
+def ablate_workspace(
+    workspace: Workspace, say: Callable[[str], None], engine: Engine = LOCAL
+) -> tuple[Ablation, list[str], Path]:
     """Run it; returns the result, remarks a reader needs beside it, and where the whole report lies."""
     config = workspace.config
     panel = load_panel(workspace, config)
     embeddings, source = text_inputs(panel, config, workspace)
-    result = ablate(panel, embeddings, config, say)
+    result = ablate(panel, embeddings, config, say, engine)
     gone, remark = survivorship(panel)
     notes = [*short_histories(panel, config), remark]
     if not len(panel.news):

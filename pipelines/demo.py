@@ -18,7 +18,7 @@ from pipelines.fitting import keep
 from pipelines.imports import import_headlines, import_prices
 from pipelines.instants import utc_now
 from pipelines.metrics import rank_ic
-from pipelines.score import score
+from pipelines.score import Ask, score
 from pipelines.template import FILE
 from pipelines.workspace import Workspace, replace_file
 
@@ -69,7 +69,7 @@ def run_demo(folder: Path, seed: int, placebo: bool, say: Say) -> Demo:
     # The ablation's `both` of the first seed is what `tapewire train` would fit again.
     config = workspace.config
     keep(ablation.fitted, load_panel(workspace, config), config, resolve(config.text), workspace)
-    scored = score(workspace, load_bundle(workspace.runs), None, utc_now())
+    scored = score(workspace, load_bundle(workspace.runs), Ask(), utc_now)
     say(f"{len(scored.forecasts)} tickers scored for {scored.session}: {scored.path}")
     return Demo(ablation, oracle, home, _verdict(ablation, placebo))
 

@@ -18,7 +18,11 @@ AsOf = Annotated[str | None, typer.Option("--as-of", metavar="WHEN", help="Insta
 Decision = Annotated[
     str | None, typer.Option("--as-of", metavar="DATE", help="The decision after this session; the newest by default.")
 ]
-Model = Annotated[str | None, typer.Option(help="A model's id under runs/; the current one by default.")]
+Model = Annotated[str | None, typer.Option(help="A model's id under runs/; the champion by default.")]
+EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local | ray.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="HOST:PORT", help="A running Ray cluster; a local one by default.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="The newest so many only.")]
 
 

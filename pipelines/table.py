@@ -40,7 +40,8 @@ def demo_table(result: "Demo") -> str:
 
 def forecast_table(result: "Scored") -> str:
     """The strongest forecasts by expected return, and what was not scored."""
-    head = f"{len(result.forecasts)} forecasts for {result.session}, {result.added} of them new in the lake."
+    new = f"{result.added} of them new in the lake" if result.added else "none of them new: the lake held them all"
+    head = f"{len(result.forecasts)} forecasts for {result.session}, {new} ({result.standing})."
     ranked = sorted(result.forecasts, key=lambda forecast: -forecast.mean)
     shown = ranked if len(ranked) <= MOST_ROWS else [*ranked[: MOST_ROWS // 2], *ranked[-MOST_ROWS // 2 :]]
     body = [
@@ -49,6 +50,8 @@ def forecast_table(result: "Scored") -> str:
     ]
     abstained = [f"Not scored: {ticker}: {reason}" for ticker, reason in result.abstained.items()]
     table = aligned([["ticker", "mean", "P(up)", "price", "90% interval"], *body])
+    if len(abstained) > MOST_ROWS:
+        abstained = [*abstained[:MOST_ROWS], f"Nor {len(abstained) - MOST_ROWS} more: see abstained.csv"]
     return "\n".join([head, table, *abstained, f"All of them: {result.path}"])
 
 

@@ -1,6 +1,5 @@
 """`tapewire embed --verify`: a sample of the stored vectors, computed again and compared. Changes nothing."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from data.embeddings import EmbeddingStore
 from data.errors import LakeError
 from data.lake import Lake
 from data.text import text_keys
-from encoders.text.config import Reader, TextConfig
+from encoders.text.config import TextConfig
 from encoders.text.load import Source, resolve
-from pipelines.embed import read_texts
+from pipelines.embed import encode_all, read_texts
 
 SAMPLE = 256
 ALIKE = 0.999  # fp16 rounding costs 1e-6, another device's bf16 up to 1e-4
@@ -55,7 +54,7 @@ def verify_embeddings(lake: Lake, folder: Path, config: TextConfig, sample: int 
         )
     some = np.sort(np.random.default_rng(seed).permutation(stored)[:sample])
     asked = [texts[at] for at in some]
-    alike = likeness(store.gather(rows[some]), _encode(config.build(source), asked))
+    alike = likeness(store.gather(rows[some]), encode_all(config.build(source), asked))
     if alike.min() < ALIKE:
         raise _differs(store, source, asked, alike)
     return Verified(len(some), len(stored), float(alike.min()), source.fingerprint)
@@ -72,13 +71,6 @@ def likeness(stored: npt.NDArray[np.float16], computed: npt.NDArray[np.float16])
     squares = (a * a).sum(1) + (b * b).sum(1)
     alike = np.divide(2 * (a * b).sum(1), squares, out=np.ones(len(a)), where=squares > 0)
     return np.where(finite, alike, 0.0)
-
-
-def _encode(encoder: Reader, texts: Sequence[str]) -> npt.NDArray[np.float16]:
-    out = np.empty((len(texts), encoder.dimension), dtype=np.float16)
-    for positions, rows in encoder.encode(texts):
-        out[positions] = rows
-    return out
 
 
 def _differs(store: EmbeddingStore, source: Source, texts: list[str], alike: npt.NDArray[np.float64]) -> LakeError:

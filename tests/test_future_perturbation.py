@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.asof import known
 from data.calendar import Sessions, sessions
 from data.panel import Panel
 from data.types import Forecast
 from pipelines.bundle import load_bundle
 from pipelines.dataset import load_panel
-from pipelines.score import Scored, score
+from pipelines.instants import utc_now
+from pipelines.score import Ask, Scored, score
 from pipelines.workspace import Workspace, open_workspace
 
 MADE_AT = np.datetime64("2024-01-01", "us")
@@ -73,7 +75,8 @@ class Base:
         return Cut(self.exchange.labels[session], pd.Timestamp(self.exchange.decision_at[session], tz="UTC"))
 
     def score(self, cut: Cut, workspace: Workspace | None = None) -> Scored:
-        return score(workspace or self.workspace, load_bundle(self.workspace.runs), cut.session, MADE_AT)
+        ask = Ask(cut.session, in_sample=True)  # the validation fold's sessions, too
+        return score(workspace or self.workspace, load_bundle(self.workspace.runs), ask, lambda: MADE_AT)
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +281,7 @@ def test_what_comes_after_the_last_label_changes_no_weight(
     changed = rebuild(changed_after(base.files, cut, np.random.default_rng(shift)), embed=True)
     trained = {}
     for workspace in (base.workspace, changed):
-        ran = tapewire(workspace.folder, "train", *(part for each in sets for part in ("--set", each)))
+        ran = tapewire(workspace.folder, "train", "--promote", *(part for each in sets for part in ("--set", each)))
         assert ran.code == 0, ran.err
         bundle = load_bundle(workspace.runs)
         weights = {name: tensor.numpy().tobytes() for name, tensor in bundle.fitted.model.state_dict().items()}
@@ -348,3 +351,53 @@ def test_a_restatement_recorded_later_leaves_past_decisions_alone(
     panels = load_panel(base.workspace, base.workspace.config), load_panel(restated, restated.config)
     before, after = (seen(panel, base.panel.tickers, cut.session) for panel in panels)
     assert before == after
+
+
+def test_what_the_lake_recorded_later_changes_no_bit_of_a_night(
+    base: Base, tmp_path: Path, tapewire: Callable[..., Any]
+) -> None:
+    """Rows that say they were known before the decision, and came into the lake only after the night was made."""
+    folder = tmp_path / "later"
+    shutil.copytree(base.workspace.folder, folder)
+    night = utc_now()
+    cut = base.cut(base.first + 20)
+    past = base.files.prices[base.files.prices["date"] <= pd.Timestamp(cut.session)]
+    news = base.files.headlines[base.files.headlines["published_at"] <= cut.instant]
+    one = past[past["ticker"] == past["ticker"].iloc[0]]
+    early = pd.Timestamp(one["date"].iloc[-30], tz="UTC")
+    extra = one.assign(ticker="AAAA", dividend=0.5, split=2.0, announced_at=early)
+    acted = past[past["date"] >= past["date"].max() - pd.Timedelta(days=10)].assign(dividend=0.25, announced_at=early)
+    told = news.assign(id="again-" + news["id"], title=INVENTED[1])
+    for kind, frame, options in (
+        ("prices", pd.concat([extra, acted]), ("--basis", "raw")),
+        ("headlines", told, ()),
+    ):
+        frame.to_parquet(folder / f"{kind}.parquet", index=False)
+        ran = tapewire(folder, "import", kind, f"{kind}.parquet", "--json", *options)
+        assert ran.code == 0, ran.err
+        assert ran.json["added"] > 0
+    assert tapewire(folder, "embed").code == 0
+    lake = open_workspace(folder).lake
+    for table in ("bars", "actions", "headlines", "links"):
+        rows = lake.frame(table, ["available_at", "recorded_at"])
+        late = ~known(rows["recorded_at"], night)
+        assert known(rows.loc[late, "available_at"], cut.instant.to_datetime64()).any(), f"{table}: nothing to find out"
+
+    def made(workspace: Workspace, recorded_by: np.datetime64 | None) -> Scored:
+        ask = Ask(cut.session, recorded_by, in_sample=True, store=False)
+        return score(workspace, load_bundle(base.workspace.runs), ask, lambda: MADE_AT)
+
+    then, replayed, today = (
+        made(base.workspace, night),
+        made(open_workspace(folder), night),
+        made(open_workspace(folder), None),
+    )
+    assert len(then.forecasts) == 8
+    assert replayed.forecasts == then.forecasts
+    assert replayed.abstained == then.abstained
+    panels = [load_panel(each, each.config, cut.session, night) for each in (base.workspace, open_workspace(folder))]
+    before, after = (seen(panel, base.panel.tickers, cut.session) for panel in panels)
+    assert before == after
+    assert {forecast.data_version for forecast in today.forecasts}.isdisjoint(
+        forecast.data_version for forecast in then.forecasts
+    )

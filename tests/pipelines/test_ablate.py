@@ -109,7 +109,7 @@ def test_a_fusion_that_reads_one_input_cannot_be_ablated(workspace: Path, tapewi
 )  # fmt: skip
 def test_other_variants_run_the_same_way(workspace: Path, tapewire: Tapewire, sets: list[str]) -> None:
     options = [part for each in [*sets, "train.epochs=1"] for part in ("--set", each)]
-    assert tapewire(workspace, "train", *options).code == 0
+    assert tapewire(workspace, "train", "--promote", *options).code == 0
     done = tapewire(workspace, "score", "--json")
     assert done.json["scored"] == 8
 

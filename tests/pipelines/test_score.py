@@ -10,10 +10,21 @@ import pytest
 from data.calendar import sessions
 from data.lake import Lake
 from data.types import QUANTILES
+from pipelines.bundle import load_bundle
 
 Tapewire = Callable[..., Any]
 
-CONTRACT = {"session", "decision_at", "scored", "added", "abstained", "path"}
+CONTRACT = {
+    "session",
+    "decision_at",
+    "scored",
+    "added",
+    "abstained",
+    "path",
+    "standing",
+    "coverage",
+    "published",
+}
 
 
 def forecasts(workspace: Path) -> pd.DataFrame:
@@ -62,7 +73,7 @@ def test_forecasts_are_coherent_and_published(workspace: Path, tapewire: Tapewir
     assert (made["price_low"] < made["price"]).all()
     assert (made["price"] < made["price_high"]).all()
     assert (made["available_at"] == made["made_at"]).all()
-    assert (made["cutoff_at"] <= made["decision_at"]).all()
+    assert (made["cutoff_at"] <= made["made_at"]).all()
     assert set(made["origin"]) == {"backfill"}  # the target session is long over
     closes = [tapewire(workspace, "bars", ticker, "--limit", "1", "--json").lines[0]["close"] for ticker in made.index]
     np.testing.assert_allclose(made["price"], closes * np.exp(made["mean"]))
@@ -84,10 +95,28 @@ def test_a_date_means_the_decision_that_follows_its_session(
 
 
 def test_a_decision_the_model_was_fitted_on_is_called_so(workspace: Path, market: Any, tapewire: Tapewire) -> None:
-    for as_of, in_sample in (("2018-06-01", True), (str(market.valid_end), False)):
-        ran = tapewire(workspace, "score", "--as-of", as_of, "--json")
-        assert ran.code == 0
-        assert ("fitted" in ran.err) == in_sample
+    ran = tapewire(workspace, "score", "--as-of", "2018-06-01", "--in-sample", "--json")
+    assert ran.code == 0, ran.err
+    assert "fitted" in ran.err
+    assert (ran.json["standing"], ran.json["published"]) == ("in-sample", False)
+    made = forecasts(workspace)
+    assert set(zip(made["standing"], made["origin"], strict=True)) == {("in-sample", "backfill")}
+    ran = tapewire(workspace, "score", "--as-of", str(market.valid_end), "--json")
+    assert (ran.code, ran.err, ran.json["standing"]) == (0, "", "replay")
+
+
+def test_such_a_decision_is_refused_unless_asked_for(workspace: Path, tapewire: Tapewire) -> None:
+    exchange = sessions("XNYS")
+    settled_at = load_bundle(workspace / "runs").fitted.settled_at
+    first = int(np.searchsorted(exchange.decision_at, settled_at))  # the first decision that knows the last label
+    for at in (first - 1, first - 60):
+        ran = tapewire(workspace, "score", "--as-of", exchange.labels[at])
+        assert ran.code == 2
+        for word in (f"settled at {settled_at}"[:30], f"decision of {exchange.decision_at[at]}"[:30], "--in-sample"):
+            assert word in ran.err
+    assert forecasts(workspace).empty
+    assert not (workspace / "reports" / "forecasts").exists()
+    assert tapewire(workspace, "score", "--as-of", exchange.labels[first]).code == 0
 
 
 def test_a_ticker_with_too_few_sessions_abstains_and_says_so(workspace: Path, market: Any, tapewire: Tapewire) -> None:

@@ -1,0 +1,159 @@
+"""Forecasts as files: a folder a target session and model, and `latest`, a symlink to the newest that may be acted on.
+
+A folder is made whole under another name and renamed, so a reader sees all of it or nothing; the same forecasts are
+published once, whoever asks how often. What stands in `latest` and when is `pipelines/score.py`'s to say.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from filelock import FileLock, Timeout
+
+from data.errors import LockedError
+from data.schemas import SCHEMAS
+from data.types import QUANTILES
+
+PARQUET, CSV, ABSTAINED, MANIFEST = "forecasts.parquet", "forecasts.csv", "abstained.csv", "manifest.json"
+LATEST = "latest"
+WAIT = 60.0  # seconds for another process, which writes a few files
+
+# With which a cell begins that a spreadsheet may run as a formula (OWASP, "CSV Injection"), full-width ones included.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FIRST = ("ticker", "target_session", "target")
+_LAST = ("prob_up", "price", "price_low", "price_high", "decision_at", "made_at", "cutoff_at", "standing", "origin")
+
+
+def publish(folder: Path, frame: pd.DataFrame, abstained: Mapping[str, str], facts: Mapping[str, Any]) -> Path:
+    """Write forecasts (rows of the lake's table) and reasons under `folder`; the path of the Parquet file.
+
+    `facts` go into its manifest beside the sha256 of each file. A folder that says the same already stays as it is.
+    An OSError leaves what was there before.
+    """
+    files = {PARQUET: _parquet(frame), CSV: _csv(frame), ABSTAINED: _rows(("ticker", "reason"), abstained.items())}
+    sums = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in files.items()}
+    files[MANIFEST] = (json.dumps({"format": 1, **facts, "files": sums}, indent=1) + "\n").encode()
+    draft, old = (folder.with_name(f".{folder.name}.{word}") for word in ("draft", "old"))
+    with _alone(folder.parent.parent):
+        for left in (draft, old):  # by a killed run
+            shutil.rmtree(left, ignore_errors=True)
+        if not _holds(folder, files):
+            _write_folder(draft, files)
+            _swap_in(draft, folder, old)
+    return folder / PARQUET
+
+
+def point_latest(latest: Path, folder: Path) -> None:
+    """Make `latest` lead to `folder`, which lies in a folder named by its session beside it; never to an older session.
+
+    A reader finds the old one or the new one.
+    """
+    with _alone(latest.parent):
+        to = folder.relative_to(latest.parent)
+        at = Path(os.readlink(latest)) if latest.is_symlink() else None
+        if at == to or (at is not None and latest.exists() and at.parts[0] > to.parts[0]):
+            return
+        draft = latest.with_name(f".{latest.name}")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(to)
+        draft.replace(latest)
+        _sync_folder(latest.parent)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    schema = SCHEMAS["forecasts"]
+    rows = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(rows, sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    """One column a quantile; days and instants as ISO 8601, numbers so that they are read back as they were."""
+    levels = [f"q{level * 100:02.0f}" for level in QUANTILES]
+    names = (*_FIRST, "mean", *levels, *_LAST, "model_id", "data_version")
+    if frame.empty:
+        return _rows(names, ())
+    plain = frame.assign(**{name: frame["quantiles"].str[number] for number, name in enumerate(levels)})
+    plain["target_session"] = plain["target_session"].dt.strftime("%Y-%m-%d")
+    for name in ("decision_at", "made_at", "cutoff_at"):
+        plain[name] = plain[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rows(names, zip(*(plain[name].tolist() for name in names), strict=True))
+
+
+def _rows(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """CSV: numbers plain, every text in quotes and none that a spreadsheet would run."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _safe(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    try:
+        return all((folder / name).read_bytes() == content for name, content in files.items())
+    except OSError:
+        return False
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            with (folder / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_folder(folder)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _swap_in(draft: Path, folder: Path, old: Path) -> None:
+    """What stood there is away for the moment between two renames; a run killed in it is made good by the next."""
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    _sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=WAIT):
+            yield
+    except Timeout:
+        raise LockedError(
+            f"{folder}: another process has been publishing here for {WAIT:.0f} s. Wait for it to end."
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
