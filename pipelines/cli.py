@@ -1,4 +1,4 @@
-"""The command `tapewire`. The commands are in `cli_records.py` and `cli_models.py`, the jobs elsewhere.
+"""The command `tapewire`. The commands are in `cli_records.py`, `cli_models.py` and `cli_nightly.py`.
 
 Imports at the top stay light, so that `--help` is instant: what a command needs it imports itself.
 """
@@ -10,7 +10,9 @@ import typer
 
 from data.errors import TapewireError
 from pipelines.cli_models import models
+from pipelines.cli_nightly import nights
 from pipelines.cli_records import records
+from pipelines.disk import disk_full, full_disk
 
 app = typer.Typer(
     name="tapewire",
@@ -22,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(records)
 app.add_typer(models)
+app.add_typer(nights)
 
 # What torch and its OpenMP read when they are loaded; a user's own settings win. Figures in docs/performance.md.
 RUNTIME = {
@@ -32,11 +35,17 @@ RUNTIME = {
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one paragraph on stderr and exit code 2."""
+    """Run the command line; a user's mistake, or a full disk, is one paragraph on stderr.
+
+    Exit code 2 for a mistake, 75 where another process is at it, 4 for a full disk.
+    """
     for name, value in RUNTIME.items():
         os.environ.setdefault(name, value)
     try:
         app(standalone_mode=True)
-    except TapewireError as error:
-        sys.stderr.write(f"tapewire: {error}\n")
-        sys.exit(error.exit_code)
+    except Exception as error:
+        told = full_disk(error) if disk_full(error) else error
+        if not isinstance(told, TapewireError):
+            raise
+        sys.stderr.write(f"tapewire: {told}\n")
+        sys.exit(told.exit_code)

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.options import Decision, Json, Model, Sets, open_here, print_result, say
+from pipelines.cli_promotions import promotions
+from pipelines.options import Address, Decision, EngineName, Json, Model, Sets, open_here, print_result, say
 
 models = typer.Typer()
+models.add_typer(promotions, name="models")
 
 
 @models.command()
@@ -15,11 +17,14 @@ def embed(
     verify: Annotated[
         bool, typer.Option("--verify", help="Embed a sample again and compare it with what is stored; changes nothing.")
     ] = False,
+    engine: EngineName = "local",
+    address: Address = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
     """Embed every headline that has no vector yet."""
     from pipelines import embed as job
+    from pipelines.engine import open_engine
     from pipelines.progress import progress_bar
     from pipelines.verify_embeddings import verify_embeddings
 
@@ -30,8 +35,8 @@ def embed(
         text = f"{checked.checked} of {checked.stored} vectors made again: worst cosine {checked.worst_cosine:.5f}."
         print_result(checked.as_dict(), json, lambda: text)
         return
-    with progress_bar("Embedding") as advance:
-        result = job.embed(*parts, advance)
+    with open_engine(engine, address) as opened, progress_bar("Embedding") as advance:
+        result = job.embed(*parts, advance, opened)
     print_result(result.as_dict(), json, lambda: f"{result.texts} texts, {result.embedded} embedded now.")
 
 
@@ -65,25 +70,32 @@ def adapt_text_command(
 
 
 @models.command()
-def train(sets: Sets = None, json: Json = False) -> None:
-    """Train one model and make it the current one."""
+def train(
+    promote: Annotated[bool, typer.Option("--promote", help="Make it the champion, whatever is champion now.")] = False,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Train one model: the first becomes the champion, a later one a challenger."""
     from pipelines.fitting import train as job
 
-    result = job(open_here(sets))
+    result = job(open_here(sets), promote)
+    if result is None:
+        return
     for note in result.notes:
         say(note)
-    summary = f"{result.epochs} epochs, validation loss {result.valid_nll:.4f}. Model: {result.folder}"
-    print_result(result.as_dict(), json, lambda: summary)
+    print_result(result.as_dict(), json, result.describe)
 
 
 @models.command()
-def ablate(sets: Sets = None, json: Json = False) -> None:
+def ablate(engine: EngineName = "local", address: Address = None, sets: Sets = None, json: Json = False) -> None:
     """Measure what text adds: price, text and both on the same folds and seeds."""
     from pipelines.ablation import ablate_workspace
+    from pipelines.engine import open_engine
     from pipelines.table import ablation_table
 
     workspace = open_here(sets)
-    result, notes, path = ablate_workspace(workspace, say)
+    with open_engine(engine, address) as opened:
+        result, notes, path = ablate_workspace(workspace, say, opened)
     for note in notes:
         say(note)
     print_result(result.as_dict(), json, lambda: f"{ablation_table(result)}\nReport: {path}")
@@ -123,20 +135,34 @@ def compare_command(
 def score(
     as_of: Decision = None,
     model: Model = None,
+    in_sample: Annotated[
+        bool, typer.Option("--in-sample", help="Allow a decision the model was fitted on; its forecasts are marked.")
+    ] = False,
+    engine: EngineName = "local",
+    address: Address = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Forecast every ticker for the session after a decision."""
+    """Forecast every ticker for the session after a decision; a night the nightly job made is replayed as it was."""
     from pipelines.bundle import load_bundle
+    from pipelines.engine import open_engine
     from pipelines.instants import parse_decision, utc_now
+    from pipelines.nightly.ledger import night_of
+    from pipelines.score import Ask
     from pipelines.score import score as job
     from pipelines.table import forecast_table
 
     workspace = open_here(sets)
     session = parse_decision(as_of)
-    result = job(workspace, load_bundle(workspace.runs, model), session, utc_now())
+    night = None if session is None else night_of(workspace, session)
+    ask = Ask(session, None if night is None else night.recorded_by, in_sample=in_sample)
+    bundle = load_bundle(workspace.runs, model or (night.champion if night else None))
+    with open_engine(engine, address) as opened:
+        result = job(workspace, bundle, ask, utc_now, opened)
     if result.in_sample:
         say("The model was fitted with labels that settled after this decision: these forecasts prove nothing.")
+    if result.unpublished:
+        say(f"Not published: {result.unpublished}")
     print_result(result.as_dict(), json, lambda: forecast_table(result))
 
 

@@ -28,6 +28,8 @@ from pipelines.template import FILE
 
 DEFAULT_KINDS = {"text": "encoder", "price": "lstm", "fusion": "gated"}  # of a table that names none
 
+ADDRESS = r"^(https?://[^\s/]+\S*)?$"  # of a server that is told how a night went; empty for none
+
 Target = Literal["close_close", "overnight", "open_close"]
 
 
@@ -61,6 +63,21 @@ class TrainConfig(Config):
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
 
 
+class NightlyConfig(Config):
+    """What `tapewire nightly` does beyond scoring, and whom it tells.
+
+    `coverage`: share of the universe that must be scored before forecasts are published. `catch_up`: how many missed
+    nights are made up for, the newest. `healthcheck` is asked at the start and the end of a run, by the conventions of
+    healthchecks.io; `webhook` gets a JSON document of every run that was less than full. Empty: nobody is told.
+    """
+
+    ingest: tuple[Literal["news", "prices"], ...] = ("news", "prices")
+    coverage: float = Field(default=0.95, ge=0, le=1)
+    catch_up: int = Field(default=5, ge=1, le=250)
+    healthcheck: str = Field(default="", pattern=ADDRESS)
+    webhook: str = Field(default="", pattern=ADDRESS)
+
+
 class TapewireConfig(Config):
     """Everything a workspace's runs depend on. `universe` is a file of members, relative to the workspace."""
 
@@ -77,6 +94,7 @@ class TapewireConfig(Config):
     split: SplitConfig = SplitConfig()
     news: NewsConfig = NewsConfig()
     tape: TapeConfig = TapeConfig()
+    nightly: NightlyConfig = NightlyConfig()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TapewireConfig:

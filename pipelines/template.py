@@ -117,6 +117,13 @@ backoff = 1              # seconds before the second attempt, doubled from then 
 # key_file = "tiingo.key"     # or the file; tiingo needs one, stooq may want one
 # calendars = { ".XC" = "XLON", "BTC-EUR" = "24/7" }  # of suffixes and tickers; Yahoo's suffixes are known
 
+[nightly]
+ingest = ["news", "prices"]  # what `tapewire nightly` gets before it scores; [] where other jobs do it
+coverage = 0.95          # share of the universe that must be scored before forecasts are published
+catch_up = 5             # missed nights that are made up for, the newest
+healthcheck = ""         # address of a check at healthchecks.io or the like: asked at the start and the end
+webhook = ""             # address that gets a JSON document of every night that was less than full
+
 # Feeds that `tapewire ingest --news` reads. `tapewire feeds list` prints those known by name.
 # [[news.feeds]]
 # name = "yahoo"         # a known one: url and quirks are filled in

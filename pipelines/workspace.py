@@ -33,7 +33,7 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Trained models, and which is the current one."""
+        """Trained models, and which of them is champion since when."""
         return self.folder / "runs"
 
     @contextmanager
@@ -60,8 +60,11 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)  # of a full disk; once replaced it is not there

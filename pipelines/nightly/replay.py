@@ -1,0 +1,126 @@
+"""`tapewire nightly --as-of`: a past night again, from what was known and recorded then, with the models of then.
+
+What comes out must be what is stored, to the bit, whatever has been restated, promoted or compacted since. Nothing is
+added to the lake. A night that was never begun is done now instead, and late.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data.asof import known
+from data.calendar import sessions
+from data.errors import ConfigError
+from data.scan import Span
+from pipelines.bundle import load_bundle
+from pipelines.dataset import session_of
+from pipelines.engine.base import Engine
+from pipelines.engine.local import LOCAL
+from pipelines.instants import Now, utc_now
+from pipelines.nightly.job import do_one
+from pipelines.nightly.ledger import Kept, Ledger
+from pipelines.score import Ask, score
+from pipelines.workspace import Workspace
+
+# All but the stamps of the making.
+COMPARED = ("target", "decision_at", "mean", "quantiles", "prob_up", "price", "price_low", "price_high")
+KEY = ["model_id", "ticker", "data_version"]
+NAMED = 10
+MICROSECOND = np.timedelta64(1, "us")
+
+SAME, DIFFERENT = 0, 3
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """How many forecasts were made again and are stored to the bit, and which tickers differ, with why. `added` is 0
+    unless the night had never been begun: then it was done, and there was nothing to compare with.
+    """
+
+    session: np.datetime64
+    models: tuple[str, ...]
+    compared: int
+    added: int
+    differing: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all the same, 3 something differs."""
+        return DIFFERENT if self.differing else SAME
+
+    def as_dict(self) -> dict[str, object]:
+        """The contract of `nightly --as-of --json`."""
+        lists = {"models": list(self.models), "differing": list(self.differing)}
+        return {**vars(self), "session": str(self.session), **lists, "exit_code": self.exit_code}
+
+    def text(self) -> str:
+        """For a person."""
+        if self.added:
+            return f"{self.session} had never been done: {self.added} forecasts were made now."
+        if not self.differing:
+            return f"{self.session}: {self.compared} forecasts made again, all as they are stored, to the bit."
+        shown = "\n".join(f"  {text}" for text in self.differing[:NAMED])
+        return (
+            f"{self.session}: {len(self.differing)} of {self.compared} forecasts differ from what is stored:\n{shown}"
+        )
+
+
+def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, engine: Engine = LOCAL) -> Replayed:
+    """Score the night after `session` again and compare; do it, where it was never begun.
+
+    Raises ModelError where a model of that night is gone or was altered, LakeError for a day without a session,
+    ConfigError where the night's decision has not come or it is under way.
+    """
+    exchange = sessions(workspace.config.calendar, workspace.config.decision)
+    at = session_of(exchange, session)
+    if not known([exchange.decision_at[at]], clock())[0]:
+        raise ConfigError(
+            f"--as-of {session}: expected a session whose decision has come, found one that is made at "
+            f"{exchange.decision_at[at].astype('datetime64[m]')}Z."
+        )
+    ledger = Ledger.open(workspace, exchange.labels[at])
+    scored = ledger.result("score")
+    if scored is None:
+        made = do_one(workspace, ledger.session, clock, engine)
+        return Replayed(ledger.session, tuple(made), 0, sum(made.values()), ())
+    models = tuple(name for name in (ledger.kept.champion, *ledger.kept.challengers) if name not in scored["failed"])
+    parts = [_score(workspace, ledger.kept, model_id, engine) for model_id in models]
+    again = pd.concat(parts, ignore_index=True)
+    target = exchange.target[at]
+    stored = workspace.lake.frame("forecasts", within=Span("target_session", target, target))
+    stored = stored[stored["model_id"].isin(models)]
+    return Replayed(ledger.session, models, len(again), 0, tuple(_differing(again, stored, ledger.kept.made_at)))
+
+
+def _score(workspace: Workspace, kept: Kept, model_id: str, engine: Engine) -> pd.DataFrame:
+    ask = Ask(kept.session, kept.recorded_by, publish=False, store=False, nightly=True)
+    return score(workspace, load_bundle(workspace.runs, model_id), ask, lambda: kept.made_at, engine).frame
+
+
+def _differing(again: pd.DataFrame, stored: pd.DataFrame, made_at: np.datetime64) -> Iterator[str]:
+    """Tickers and what is different: one that is not stored, one that was not made again, one with other values."""
+    both = again.merge(stored, on=KEY, how="outer", suffixes=("", "_stored"), indicator="side").sort_values(KEY)
+    there = (both["side"] == "both").to_numpy()
+    values = np.where(there, "", "other inputs than were stored").astype(object)
+    for name in reversed(COMPARED):
+        differs = _bits(both[name][there]) != _bits(both[f"{name}_stored"][there])
+        values[np.flatnonzero(there)[differs.reshape(len(differs), -1).any(axis=1)]] = f"another {name}"
+    of_night = known(both["made_at_stored"], made_at) & ~known(both["made_at_stored"], made_at - MICROSECOND)
+    only_stored = (both["side"] == "right_only").to_numpy()
+    values[only_stored] = np.where(of_night[only_stored], "stored, and not made again", "")
+    for ticker, model_id, value in zip(both["ticker"], both["model_id"], values, strict=True):
+        if value:
+            yield f"{ticker} ({model_id}): {value}"
+
+
+def _bits(column: "pd.Series[Any]") -> npt.NDArray[Any]:
+    """Values to be compared exactly: of numbers their bytes, [rows] or [rows, numbers]."""
+    if isinstance(column.dtype, np.dtype) and column.dtype == np.float64:
+        return column.to_numpy().view(np.int64)
+    if column.name in ("quantiles", "quantiles_stored"):
+        return np.array(column.tolist(), dtype=np.float64).view(np.int64)
+    return column.to_numpy(dtype=object)

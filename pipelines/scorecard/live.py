@@ -1,0 +1,79 @@
+"""The forecasts beside what became of them, as the card counts them: one row a ticker, session and model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.compute as pc
+
+from data.errors import LakeError
+from data.lake import Lake, to_frame
+from data.schemas import KEYS
+from data.types import QUANTILES
+from pipelines.scorecard.measures import Outcomes
+
+KEY = list(KEYS["forecasts"])
+ONE = ["target_session", "ticker", "model_id"]
+STANDINGS = ("live", "late", "replay", "in-sample")
+
+
+@dataclass(frozen=True)
+class Settlements:
+    """Every forecast with its settlement, where it has one: `rows`, and the quantiles [M, Q] beside them.
+
+    Of the forecasts of one ticker, session and model that share a standing, the last one made counts (`counted`):
+    of live ones it is the one that stood when the session opened. `on_time` are those settled in their own night.
+    """
+
+    rows: pd.DataFrame
+    quantiles: npt.NDArray[np.float64]
+
+    def of(self, model_id: str, standing: str) -> "Settlements":
+        """One model's forecasts of one standing, superseded ones included."""
+        return self.take((self.rows["model_id"] == model_id) & (self.rows["standing"] == standing))
+
+    def take(self, which: "pd.Series[bool]") -> "Settlements":
+        """The rows of a mask."""
+        mask = which.to_numpy(dtype=bool)
+        return Settlements(self.rows[mask].reset_index(drop=True), self.quantiles[mask])
+
+    @property
+    def judged(self) -> "Settlements":
+        """Those that count and whose return is known."""
+        return self.take(self.rows["counted"] & self.rows["realised"].notna())
+
+    def outcomes(self) -> Outcomes:
+        """As `measures` reads them; only where every return is known."""
+        values = {name: self.rows[name].to_numpy(dtype=np.float64) for name in ("mean", "prob_up", "realised")}
+        day = self.rows["target_session"].to_numpy(dtype="datetime64[D]")
+        return Outcomes(day=day, quantiles=self.quantiles, **values)
+
+    def models(self) -> Iterator[str]:
+        """Every model that made one."""
+        yield from sorted(self.rows["model_id"].unique())
+
+
+def read_settlements(lake: Lake) -> Settlements:
+    """All of them, by session, ticker and model. Raises LakeError where a forecast lacks a quantile."""
+    names = [*KEY, "target", "standing", "made_at", "mean", "prob_up", "quantiles"]
+    stored = lake.read("forecasts", names)
+    if not pc.all(pc.equal(pc.list_value_length(stored["quantiles"]), len(QUANTILES))).as_py() and len(stored):
+        raise LakeError(
+            f"{lake.folder / 'forecasts'}: expected {len(QUANTILES)} quantiles in each forecast, found other numbers. "
+            "See which night was altered with `tapewire verify`."
+        )
+    quantiles = pc.list_flatten(stored["quantiles"]).to_numpy().reshape(-1, len(QUANTILES))
+    rows = to_frame(stored.drop_columns(["quantiles"])).assign(place=np.arange(len(stored)))
+    settled = lake.frame("settlements", [*KEY, "night", "outcome", "realised"]).drop_duplicates(KEY)
+    rows = rows.merge(settled, on=KEY, how="left").sort_values([*ONE, "made_at", "data_version"], ignore_index=True)
+    place = rows.pop("place").to_numpy()
+    return Settlements(
+        rows.assign(
+            counted=~rows.duplicated([*ONE, "standing"], keep="last"),
+            on_time=rows["night"] == rows["target_session"],
+            outcome=rows["outcome"].fillna(""),
+        ),
+        quantiles[place],
+    )

@@ -1,0 +1,98 @@
+"""A past night again: to the bit, after restatements and promotions; what differs is named; what never was is done."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deltalake import write_deltalake
+from simulated_nights import Desk, build, desk, evening, noon_after, session
+
+from data.errors import ConfigError, LakeError
+from data.lake import Lake
+from pipelines.nightly.replay import replay
+from pipelines.promotions import promote
+from pipelines.scorecard.verify import verify
+
+PRICES = "nightly.ingest=['prices']"
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Three nights done, the last after a restatement of bars that the first had read; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("replayed")
+    with desk(build(folder / "start"), folder / "desk") as opened:
+        opened.overrides = [PRICES]
+        for night, restated in ((0, 1.0), (2, 1.0), (3, 1.03)):
+            opened.night(night, restated=restated)
+        yield opened
+
+
+@pytest.fixture
+def at_desk(past: Desk, tmp_path: Path) -> Desk:
+    shutil.copytree(past.folder, tmp_path / "desk", symlinks=True)
+    return Desk(tmp_path / "desk", past.server, past.overrides)
+
+
+def test_every_night_is_what_it_was_after_a_restatement(past: Desk) -> None:
+    lake = Lake(past.folder / "lake")
+    assert (lake.frame("bars", ["version"])["version"] > 1).any()
+    before = lake.count("forecasts")
+    for night in range(4):
+        again = replay(past.workspace, session(night), lambda: evening(9))
+        assert (again.exit_code, again.compared, again.added, again.differing) == (0, 16, 0, ())
+    assert lake.count("forecasts") == before
+
+
+def test_the_models_are_those_of_the_night(at_desk: Desk) -> None:
+    champion = at_desk.champion
+    promote(at_desk.folder / "runs", at_desk.challenger, evening(5))
+    again = replay(at_desk.workspace, session(0), lambda: evening(9))
+    assert (again.exit_code, again.models[0]) == (0, champion)
+
+
+def test_a_changed_forecast_is_named(at_desk: Desk) -> None:
+    lake = Lake(at_desk.folder / "lake")
+    rows = lake.read("forecasts")
+    mean = rows["mean"].to_numpy().copy()
+    where = int(np.flatnonzero(rows["target_session"].to_numpy().astype("datetime64[D]") == session(1))[0])
+    mean[where] = np.nextafter(mean[where], 1.0)
+    changed = rows.set_column(rows.column_names.index("mean"), "mean", [mean])
+    write_deltalake(str(lake.folder / "forecasts"), changed, mode="overwrite")
+    again = replay(at_desk.workspace, session(0), lambda: evening(9))
+    ticker = rows["ticker"][where].as_py()
+    assert (again.exit_code, len(again.differing)) == (3, 1)
+    assert again.differing[0].startswith(f"{ticker} (")
+    assert again.differing[0].endswith("another mean")
+    assert ticker in again.text()
+
+
+def test_a_forecast_that_was_removed_or_added_is_named(at_desk: Desk) -> None:
+    lake = Lake(at_desk.folder / "lake")
+    rows = lake.frame("forecasts")
+    of_night = rows[rows["target_session"].to_numpy(dtype="datetime64[D]") == session(1)]
+    lake.merge("forecasts", of_night.head(1).assign(data_version="0" * 24))
+    again = replay(at_desk.workspace, session(0), lambda: evening(9))
+    assert [text.partition(": ")[2] for text in again.differing] == ["stored, and not made again"]
+
+
+def test_a_night_that_never_was_is_done_late(at_desk: Desk) -> None:
+    before = at_desk.forecasts()
+    made = replay(at_desk.workspace, session(-1), lambda: noon_after(4))
+    assert (made.exit_code, made.added) == (0, 16)
+    rows = at_desk.forecasts()
+    new = rows[rows["target_session"].to_numpy(dtype="datetime64[D]") == session(0)]
+    assert (len(new), set(new["standing"]), len(rows) - len(before)) == (16, {"late"}, 16)
+    again = replay(at_desk.workspace, session(-1), lambda: noon_after(4))
+    assert (again.compared, again.added, again.differing) == (16, 0, ())
+    done = at_desk.night(5)
+    assert [str(night.session) for night in done.nights] == ["2018-11-07", "2018-11-08"]
+    assert verify(at_desk.workspace).exit_code == 0
+
+
+def test_a_night_that_has_not_come_is_refused(past: Desk) -> None:
+    with pytest.raises(ConfigError, match="has come"):
+        replay(past.workspace, session(3), lambda: evening(2))
+    with pytest.raises(LakeError, match="closed"):
+        replay(past.workspace, np.datetime64("2018-11-22"), lambda: evening(2))
