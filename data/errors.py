@@ -38,6 +38,12 @@ class ModelError(TapewireError):
     """A trained model that is missing, altered or unfit for what was asked."""
 
 
+class WaitedError(TapewireError):
+    """Another process held what a night needs for too long: nothing was published, and the next start tries again."""
+
+    exit_code = 4
+
+
 class LockedError(TapewireError):
     """Another process is doing the same job in the same workspace."""
 

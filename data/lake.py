@@ -34,14 +34,25 @@ from data.schemas import KEYS, SCHEMAS
 ROW_GROUP = 1 << 16  # rows: 250 tickers by the sessions of a year; what one lookup reads at least
 CHECKPOINT = "20"  # commits: what opening a table reads one by one at most; Delta's 100 cost twice the time a merge
 
+_ODD = re.compile(r"[\[\]|^\\\x00-\x1f\x7f]|%[0-9a-fA-F]{2}")  # in a path: deltalake takes it for an address
+
 Batches = Callable[[], Iterable[pd.DataFrame]]
 
 
 class Lake:
-    """The tables of `data.schemas` under one folder; a table not yet written reads as empty."""
+    """The tables of `data.schemas` under one folder; a table not yet written reads as empty.
+
+    Raises LakeError for a folder that Delta Lake would not find again under its name.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        if odd := _ODD.search(str(self.folder.absolute())):
+            raise LakeError(
+                f"{self.folder.absolute()}: expected a folder that Delta Lake can write, found {odd[0]!r} in its path: "
+                "none may have one of []|^\\ in it, a % before two hexadecimal digits, or a control character. "
+                "Rename or move the folder."
+            )
 
     def read(self, table: str, columns: list[str] | None = None, within: Span | None = None) -> pa.Table:
         """Every row and version of `table`, or those `within` alone, in no particular order."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 from operator import and_
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pyarrow import fs
 from data.migrations import outdated, projection
 from data.schemas import SCHEMAS
 
+_LOCAL = "file://"
 _COARSE = timedelta(milliseconds=1)  # what Delta's log says of an instant is cut off there
 
 
@@ -46,9 +48,12 @@ class Span:
         return condition
 
     def bounds(self) -> list[tuple[str, str, str]]:
-        """What is asked of Delta's log for each file: a little more than of each row."""
+        """What is asked of Delta's log for each file: a little more than of each row.
+
+        Nothing for the empty string, which Delta takes for no value at all, and then offers no file.
+        """
         ends = [(">=", self.first, -_COARSE), ("<=", self.last, _COARSE)]
-        return [(self.column, sign, _literal(end, slack)) for sign, end, slack in ends if end is not None]
+        return [(self.column, sign, _literal(end, slack)) for sign, end, slack in ends if not _open(end)]
 
 
 def scan(
@@ -98,10 +103,17 @@ def files(target: DeltaTable, table: str, paths: Iterable[str], coded: Sequence[
     fields = {field.name: field for field in SCHEMAS[table]}
     fields |= {name: fields[name].with_type(pa.dictionary(pa.int32(), pa.string())) for name in coded}
     layout = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(dictionary_columns=set(coded)))
-    storage, root = fs.FileSystem.from_uri(target.table_uri)
-    folder = fs.SubTreeFileSystem(root, storage)
+    folder = _folder(target.table_uri)
     parts = [layout.make_fragment(posixpath.basename(path), filesystem=folder) for path in paths]
     return ds.FileSystemDataset(parts, pa.schema(list(fields.values())), layout, folder)
+
+
+def _folder(uri: str) -> fs.SubTreeFileSystem:
+    """Where a table lies. Of a local folder its name, not its address, whose every odd character Arrow would judge."""
+    if uri.startswith(_LOCAL):
+        return fs.SubTreeFileSystem(unquote(uri.removeprefix(_LOCAL)), fs.LocalFileSystem())
+    storage, root = fs.FileSystem.from_uri(uri)
+    return fs.SubTreeFileSystem(root, storage)
 
 
 def _within(target: DeltaTable, spans: Iterable[Span]) -> list[str]:
@@ -112,6 +124,10 @@ def _within(target: DeltaTable, spans: Iterable[Span]) -> list[str]:
 
 def _span(keys: pa.Table, name: str) -> Span:
     return Span(name, pc.min(keys[name]).as_py(), pc.max(keys[name]).as_py())
+
+
+def _open(end: Any) -> bool:
+    return end is None or (isinstance(end, str) and not end)
 
 
 def _value(end: Any) -> Any:

@@ -58,7 +58,7 @@ class Bundle:
 
         Raises ModelError where `folder` holds anything else.
         """
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             if load_folder(folder).model_id != self.model_id:
                 raise ModelError(f"{folder}: expected no folder or this model, found another one. Name a new folder.")
             return

@@ -5,7 +5,7 @@ from typing import Any
 
 from data.errors import ModelError
 from pipelines.bundle_files import MANIFEST, WEIGHTS, Paths, digest, parse_json, read_file
-from pipelines.bundle_stored import CORE, Stored
+from pipelines.bundle_stored import CORE, FIRST, ID_SCHEME, Stored
 
 KEYS = {"model_id", "format", *CORE, "files", "training", "sha256"}
 
@@ -31,7 +31,7 @@ def read_first_format(paths: Paths, where: str) -> tuple[str, Stored]:
     core = {key: manifest[key] for key in CORE}
     if not isinstance(manifest["training"], dict):
         raise ModelError(f"{at}: expected what is known of the training, found {manifest['training']!r}.")
-    return str(manifest["model_id"]), Stored(core, manifest["training"], weights)
+    return str(manifest["model_id"]), Stored(core, {**manifest["training"], ID_SCHEME: FIRST}, weights)
 
 
 def _digest(manifest: dict[str, Any]) -> str:

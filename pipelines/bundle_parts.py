@@ -5,6 +5,7 @@ what the settings in it build, and settings for an absurd model are not built. R
 """
 
 import math
+import re
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
@@ -29,6 +30,7 @@ from pipelines.train import Fitted
 
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
 MOST = 2**24  # elements of a tensor that no weight explains, such as the positions of a window
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")  # as encoders/text/load.py makes them
 PICKLES = (b"PK\x03\x04", b"\x80")  # a zip, as torch writes them, and a bare pickle
 
 Weights = dict[str, torch.Tensor]
@@ -61,8 +63,7 @@ def build(stored: Stored, where: str) -> tuple[Fitted, TapewireConfig]:
         scaler = _scaler(core["scaler"], len(FEATURES))
         text_scaler = _scaler(core["text_scaler"], len(core["text_scaler"]["centre"]))
         calibration = _calibration(**core["calibration"])
-        if not isinstance(core["text_fingerprint"], str | None):
-            raise TypeError(f"a text_fingerprint that is {core['text_fingerprint']!r}")
+        _check_fingerprint(core["text_fingerprint"], config.fusion.reads_text)
         known = float(training["valid_nll"]), int(training["epochs"]), np.datetime64(training["settled_at"], "us")
         if not np.isfinite(known[0]) or np.isnat(known[2]):
             raise ValueError(f"a valid_nll or settled_at that is none: {known[0]}, {known[2]}")
@@ -147,15 +148,32 @@ def _as_dict(scaler: Scaler) -> dict[str, Any]:
 def _scaler(stored: dict[str, Any], columns: int) -> Scaler:
     with np.errstate(over="ignore"):
         centre, scale = (np.asarray(stored[key], np.float32) for key in ("centre", "scale"))
-    limit = float(stored["limit"])
+    limit = _number(stored["limit"])
     if centre.shape != (columns,) or scale.shape != (columns,) or not columns:
         raise ValueError(f"a scaler of {centre.shape} and {scale.shape}, expected {columns} columns")
     if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all() and 0 < limit < np.inf):
         raise ValueError("a scaler whose numbers are not finite, or not positive where they must be")
-    return Scaler(centre, scale, stored["limit"])
+    return Scaler(centre, scale, limit)
+
+
+def _number(value: Any) -> float:
+    """Neither true nor a text of digits."""
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} for a number")
+    return float(value)
+
+
+def _check_fingerprint(fingerprint: Any, reads_text: bool) -> None:
+    """It is the name of a folder of vectors, and there exactly where the model reads some."""
+    if fingerprint is None and not reads_text:
+        return
+    if not (reads_text and isinstance(fingerprint, str) and FINGERPRINT.fullmatch(fingerprint)):
+        wanted = "32 hexadecimal digits" if reads_text else "none, as the model reads no text"
+        raise ValueError(f"text_fingerprint {fingerprint!r}, expected {wanted}")
 
 
 def _calibration(text: float, scale: float, df: float) -> Calibration:
+    text, scale, df = (_number(value) for value in (text, scale, df))
     if not (0 <= text <= 1 and 0 < scale < np.inf and 0 < df < np.inf):
         raise ValueError(f"a calibration of text {text}, scale {scale}, df {df}")
     return Calibration(text, scale, df)

@@ -4,10 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.bundle_files import WEIGHTS, digest
+from pipelines.bundle_files import WEIGHTS, canonical, digest
 
 CORE = ("config", "features", "scaler", "text_scaler", "calibration", "text_fingerprint")
-ID_SCHEME = 1  # the first format's: the same weights and settings keep their id
+ID_SCHEME = "id_scheme"  # of a model of the first format, in `training`, wherever it is saved: it keeps its id
+FIRST = 1
+# What is told of the lake and of names, and nothing rests on: the same model may be trained from another copy of it.
+TOLD = ("rows", "last_session", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,12 @@ class Stored:
 
     @property
     def model_id(self) -> str:
-        """The hash of the weights and of all that forecasts depend on: 16 hexadecimal digits."""
-        named = {"format": ID_SCHEME, **self.core, "files": {WEIGHTS: digest(self.weights)}}
+        """The hash of the weights, of all that forecasts depend on and of how they are judged: 16 hexadecimal digits.
+
+        That is `training` but what is TOLD; a model of the first format has an id without it. No clock is in it.
+        """
+        named = {"format": FIRST, **self.core, "files": {WEIGHTS: digest(self.weights)}}
+        if self.training.get(ID_SCHEME) != FIRST:
+            judged = {key: value for key, value in self.training.items() if key not in TOLD}
+            named |= {"format": 2, "training": digest(canonical(judged))}
         return digest(json.dumps(named, sort_keys=True).encode())[:16]

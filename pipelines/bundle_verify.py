@@ -18,6 +18,7 @@ from pipelines.bundle_files import (
 )
 from pipelines.bundle_format1 import read_first_format
 from pipelines.bundle_stored import Stored
+from pipelines.bundle_training import check_training
 from pipelines.promotions import ID
 
 HUGGING_FACE = {"architectures": ["ForecastModel"], "library_name": "tapewire", "model_type": "tapewire"}
@@ -38,12 +39,16 @@ def find_folder(runs: Path, model_id: str) -> Path:
 
 
 def read_stored(paths: Paths, where: str) -> Stored:
-    """A verified model that is not opened yet. Raises ModelError where any byte is not as it was saved."""
+    """A verified model that is not opened yet.
+
+    Raises ModelError where any byte is not as it was saved, or where what is known of its training is no such thing.
+    """
     manifest = parse_json(read_file(paths, MANIFEST, where), f"{where}/{MANIFEST}")
     first = manifest.get("format") == 1
     model_id, stored = read_first_format(paths, where) if first else _read_files(paths, where)
     if stored.model_id != model_id:
         raise ModelError(f"{where}: expected a model whose hash is {model_id}, found {stored.model_id}. Restore it.")
+    check_training(stored.training, where)
     return stored
 
 

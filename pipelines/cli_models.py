@@ -145,9 +145,11 @@ def score(
 ) -> None:
     """Forecast every ticker for the session after a decision; a night the nightly job made is replayed as it was."""
     from pipelines.bundle import load_bundle
+    from pipelines.decision import champion_of
     from pipelines.engine import open_engine
     from pipelines.instants import parse_decision, utc_now
     from pipelines.nightly.ledger import night_of
+    from pipelines.nightly.members import as_of_night
     from pipelines.score import Ask
     from pipelines.score import score as job
     from pipelines.table import forecast_table
@@ -155,8 +157,15 @@ def score(
     workspace = open_here(sets)
     session = parse_decision(as_of)
     night = None if session is None else night_of(workspace, session)
-    ask = Ask(session, None if night is None else night.recorded_by, in_sample=in_sample)
-    bundle = load_bundle(workspace.runs, model or (night.champion if night else None))
+    ask = Ask(session, utc_now() if night is None else night.recorded_by, in_sample=in_sample)
+    name = model or (night.champion if night else None)
+    if name is None and session is not None:
+        name, present = champion_of(workspace, session)
+        if present:
+            say(f"There was no champion yet at the decision after {session}: scored with the present one, {name}.")
+    bundle = load_bundle(workspace.runs, name)
+    if night is not None:
+        workspace = as_of_night(workspace, night)
     with open_engine(engine, address) as opened:
         result = job(workspace, bundle, ask, utc_now, opened)
     if result.in_sample:

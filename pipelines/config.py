@@ -30,6 +30,8 @@ DEFAULT_KINDS = {"text": "encoder", "price": "lstm", "fusion": "gated"}  # of a 
 
 ADDRESS = r"^(https?://[^\s/]+\S*)?$"  # of a server that is told how a night went; empty for none
 
+SECRET = ("nightly", "nightly.healthcheck", "nightly.webhook")  # who knows such an address may use it: no error has it
+
 Target = Literal["close_close", "overnight", "open_close"]
 
 
@@ -72,7 +74,7 @@ class NightlyConfig(Config):
     """
 
     ingest: tuple[Literal["news", "prices"], ...] = ("news", "prices")
-    coverage: float = Field(default=0.95, ge=0, le=1)
+    coverage: float = Field(default=0.95, gt=0, le=1)
     catch_up: int = Field(default=5, ge=1, le=250)
     healthcheck: str = Field(default="", pattern=ADDRESS)
     webhook: str = Field(default="", pattern=ADDRESS)
@@ -172,5 +174,6 @@ def _explain(error: ValidationError, where: str) -> str:
             found.append(f"{key}: not a key that exists there")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            found.append(f"{key}: {message}; found {problem['input']!r}"[:300])
+            what = "what is not shown, for it may be a secret" if key in SECRET else repr(problem["input"])
+            found.append(f"{key}: {message}; found {what}"[:300])
     return f"{where}: {'; '.join(found)}. Mend it there or with --set."

@@ -5,17 +5,23 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from data.calendar import Sessions, sessions
 from data.embeddings import EmbeddingStore
 from data.errors import LakeError
 from data.panel import Panel
+from data.scan import Span
+from data.universe import Universe
 from data.windows import Samples
 from pipelines.abstain import abstentions
 from pipelines.bundle import Bundle
 from pipelines.config import TapewireConfig
-from pipelines.dataset import load_scorable, session_of, stored_embeddings
+from pipelines.dataset import load_scorable, session_of, stored_embeddings, watched
+from pipelines.promotions import Promotions
 from pipelines.workspace import Workspace
+
+OF_LATE = np.timedelta64(14, "D")  # longer than an exchange closes for a holiday
 
 
 @dataclass(frozen=True)
@@ -67,19 +73,49 @@ class Decision:
 
 
 def find_moment(workspace: Workspace, bundle: Bundle, session: np.datetime64 | None) -> Moment:
-    """The decision that follows `session` (None: the last the lake has bars of). Reads no prices."""
+    """The decision that follows `session`; None: the last one with a bar of a watched ticker. Reads no prices.
+
+    Where none of them has one of late, the last one with any bar: then each of them is said to be without.
+    """
     # The model's own settings decide how its inputs are made; the workspace says for whom.
     config = bundle.config.model_copy(
         update={"watchlist": workspace.config.watchlist, "universe": workspace.config.universe}
     )
     exchange = sessions(config.calendar, config.decision)
-    if session is None:
-        session = workspace.lake.greatest("bars", "session")
-    if np.isnat(session):
+    at = _newest(workspace, exchange) if session is None else session_of(exchange, session)
+    return Moment(config, exchange, at)
+
+
+def champion_of(workspace: Workspace, session: np.datetime64) -> tuple[str, bool]:
+    """The champion at the decision that follows `session`; where there was none yet the present one, and True.
+
+    Raises ModelError where there is none now either.
+    """
+    exchange = sessions(workspace.config.calendar, workspace.config.decision)
+    promotions = Promotions.read(workspace.runs)
+    decision_at = exchange.decision_at[session_of(exchange, session)]
+    present = not promotions.has_champion_at(decision_at)
+    return promotions.champion(None if present else decision_at), present
+
+
+def _newest(workspace: Workspace, exchange: Sessions) -> int:
+    """The last session up to the newest bar: a market that never closes has bars of days that are none."""
+    end = workspace.lake.greatest("bars", "session")
+    if np.isnat(end):
         raise LakeError(
             f"{workspace.lake.folder}: expected bars, found none. Import some with `tapewire import prices`."
         )
-    return Moment(config, exchange, session_of(exchange, session))
+    tickers = watched(workspace.config)
+    if not tickers and workspace.config.universe:
+        tickers = Universe.read(workspace.folder / workspace.config.universe).tickers
+    if tickers:
+        bars = workspace.lake.read("bars", ["ticker", "session"], Span("session", end - OF_LATE, end))
+        found = pc.max(bars.filter(pc.field("ticker").isin(list(tickers)))["session"]).as_py()
+        end = end if found is None else np.datetime64(found, "D")
+    at = int(np.searchsorted(exchange.labels, end, side="right")) - 1
+    if at < 0:
+        raise LakeError(f"{end}: expected bars of a session of {exchange.calendar}, found none since it began.")
+    return at
 
 
 def gather_decision(

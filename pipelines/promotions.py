@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -78,7 +79,11 @@ class Promotions:
     @property
     def has_champion(self) -> bool:
         """Whether there is one by now."""
-        return bool(self._champions(None))
+        return self.has_champion_at(None)
+
+    def has_champion_at(self, at: np.datetime64 | None) -> bool:
+        """Whether there was one at an instant (UTC)."""
+        return bool(self._champions(at))
 
     def challengers(self, at: np.datetime64 | None = None) -> tuple[str, ...]:
         """Those that challenge the champion at an instant, the oldest challenge first."""
@@ -121,7 +126,8 @@ class Promotions:
             if event.role == "champion" and stack[-1:] != [event.model_id]:
                 stack.append(event.model_id)
             if event.role == "retired":
-                stack = [model_id for model_id in stack if model_id != event.model_id]
+                left = [model_id for model_id in stack if model_id != event.model_id]
+                stack = [model_id for model_id, _ in groupby(left)]  # who stood before and after it followed nobody
         return stack
 
 

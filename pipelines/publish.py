@@ -1,7 +1,8 @@
 """Forecasts as files: a folder a target session and model, and `latest`, a symlink to the newest that may be acted on.
 
-A folder is made whole under another name and renamed, so a reader sees all of it or nothing; the same forecasts are
-published once, whoever asks how often. What stands in `latest` and when is `pipelines/score.py`'s to say.
+A folder is made whole under another name and renamed, so a reader sees all of it or nothing, and what was published
+stays: other forecasts of the same session and model lie beside it, as `<name>.2`, `<name>.3` and so on. The same
+forecasts are published once, whoever asks how often. What stands in `latest` and when is `pipelines/score.py`'s to say.
 """
 
 import csv
@@ -9,9 +10,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +32,30 @@ LATEST = "latest"
 WAIT = 60.0  # seconds for another process, which writes a few files
 
 # With which a cell begins that a spreadsheet may run as a formula (OWASP, "CSV Injection"), full-width ones included.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+_SEPARATOR = re.compile(r"\s*[;；\t\r\n\v\f]\s*")
 _FIRST = ("ticker", "target_session", "target")
 _LAST = ("prob_up", "price", "price_low", "price_high", "decision_at", "made_at", "cutoff_at", "standing", "origin")
 
 
 def publish(folder: Path, frame: pd.DataFrame, abstained: Mapping[str, str], facts: Mapping[str, Any]) -> Path:
-    """Write forecasts (rows of the lake's table) and reasons under `folder`; the path of the Parquet file.
+    """Write forecasts (rows of the lake's table) and reasons as `folder` or a later version of it; the Parquet file.
 
-    `facts` go into its manifest beside the sha256 of each file. A folder that says the same already stays as it is.
-    An OSError leaves what was there before.
+    `facts` go into its manifest beside the sha256 of each file. A version that says the same is taken as it is,
+    whichever is the newest; no version is ever changed. An OSError leaves what was there before.
     """
     files = {PARQUET: _parquet(frame), CSV: _csv(frame), ABSTAINED: _rows(("ticker", "reason"), abstained.items())}
     sums = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in files.items()}
     files[MANIFEST] = (json.dumps({"format": 1, **facts, "files": sums}, indent=1) + "\n").encode()
-    draft, old = (folder.with_name(f".{folder.name}.{word}") for word in ("draft", "old"))
+    draft = folder.with_name(f".{folder.name}.draft")
     with _alone(folder.parent.parent):
-        for left in (draft, old):  # by a killed run
-            shutil.rmtree(left, ignore_errors=True)
-        if not _holds(folder, files):
+        shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
+        version = next(each for each in _versions(folder) if not each.exists() or _holds(each, files))
+        if not version.exists():
             _write_folder(draft, files)
-            _swap_in(draft, folder, old)
-    return folder / PARQUET
+            draft.rename(version)
+            _sync_folder(version.parent)
+    return version / PARQUET
 
 
 def point_latest(latest: Path, folder: Path) -> None:
@@ -102,7 +107,18 @@ def _rows(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _safe(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    """A spreadsheet may also part cells at a semicolon or a tab, whatever the quotes say."""
+    if not isinstance(cell, str):
+        return cell
+    text = _SEPARATOR.sub(", ", cell.strip())
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _versions(folder: Path) -> Iterator[Path]:
+    """Every name that a version may have, the first one first."""
+    yield folder
+    for number in count(2):
+        yield folder.with_name(f"{folder.name}.{number}")
 
 
 def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
@@ -124,15 +140,6 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _swap_in(draft: Path, folder: Path, old: Path) -> None:
-    """What stood there is away for the moment between two renames; a run killed in it is made good by the next."""
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    _sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

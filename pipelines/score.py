@@ -30,6 +30,7 @@ from pipelines.predict import predict
 from pipelines.promotions import Promotions
 from pipelines.publish import LATEST, point_latest, publish
 from pipelines.scorecard.drift import input_drift
+from pipelines.scorecard.seal import first_free
 from pipelines.train import EVALUATE_BATCH
 from pipelines.workspace import Workspace
 
@@ -113,7 +114,8 @@ class Scored:
 def score(workspace: Workspace, bundle: Bundle, ask: Ask, clock: Now, engine: Engine = LOCAL) -> Scored:
     """Forecast the session after a decision; what was not known at it is not read.
 
-    Scoring again with the same inputs and model adds nothing to the lake. Raises ModelError where the model was fitted
+    Scoring again with the same inputs and model adds nothing to the lake. What is added is stamped after whatever seal
+    it would fall under. Raises ModelError where the model was fitted
     on what the decision could not know and `ask.in_sample` is not set, LakeError where there are no bars or a headline
     is not embedded.
     """
@@ -125,6 +127,8 @@ def score(workspace: Workspace, bundle: Bundle, ask: Ask, clock: Now, engine: En
     decision = gather_decision(workspace, bundle, moment.session, ask.recorded_by)
     held, forecast = _held_and_new(workspace, decision, ask, engine)
     made_at = clock()
+    if ask.store:
+        made_at = first_free(workspace.lake, moment.exchange.target[moment.at], made_at)
     standing = _standing(moment, made_at, in_sample, ask)
     new, broken = _finite(_stamped(forecast, begun if ask.recorded_by is None else ask.recorded_by, made_at, standing))
     added = workspace.lake.merge("forecasts", new) if ask.store else 0
@@ -258,13 +262,13 @@ def _publish(scored: Scored, workspace: Workspace, bundle: Bundle, ask: Ask) -> 
     least = workspace.config.nightly.coverage
     if not acted_on or not _is_champion(workspace, bundle, ask):
         return replace(scored, path=path)
-    if not scored.members or scored.coverage < least:
+    if not len(scored.frame) or scored.coverage < least:
         unpublished = (
             f"{len(scored.frame)} of {scored.members} tickers were scored ({scored.coverage:.1%}), fewer than the "
             f"{least:.1%} of nightly.coverage: {home / LATEST} stays as it was."
         )
         return replace(scored, path=path, unpublished=unpublished)
-    point_latest(home / LATEST, folder)
+    point_latest(home / LATEST, path.parent)
     return replace(scored, path=path, published=True)
 
 

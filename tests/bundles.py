@@ -19,6 +19,7 @@ from pipelines.config import TapewireConfig, parse_config
 from pipelines.train import Fitted
 
 EMBEDDING = 6
+REFERENCE: dict[str, Any] = {"news_window": 5, "inputs": {}, "band": None}
 
 
 def small_model(seed: int = 0, *overrides: str) -> tuple[Fitted, TapewireConfig]:
@@ -45,8 +46,12 @@ def forge(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     contents = {each: (folder / each).read_bytes() for each in FILES}
     config = parse_json(contents["config.json"], "a forged file")
     core = {key: value for key, value in config.items() if key not in HUGGING_FACE}
-    forged = Stored(core, {}, contents["model.safetensors"])
-    (folder / MANIFEST).write_bytes(make_manifest(forged.model_id, contents))
+    try:
+        training = parse_json(contents["training.json"], "a forged file")
+        model_id = Stored(core, training, contents["model.safetensors"]).model_id
+    except ValueError:  # numbers that no id is made of
+        model_id = folder.name
+    (folder / MANIFEST).write_bytes(make_manifest(model_id, contents))
 
 
 def edit(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:

@@ -12,12 +12,15 @@ from data.calendar import Sessions
 from pipelines.nightly.ledger import Ledger
 
 
-def nights_due(exchange: Sessions, now: np.datetime64, begun: Iterable[Ledger], most: int) -> list[int]:
+def nights_due(
+    exchange: Sessions, now: np.datetime64, begun: Iterable[Ledger], most: int, sealed: np.datetime64
+) -> list[int]:
     """Positions in `exchange` of the sessions to be done at `now`, oldest first, the newest `most` of them.
 
     `begun` are the nights that have a ledger, newest first. Due is all that follows the last complete one; where none
-    is complete, all since the oldest begun; at the very first run the newest alone. Raises ConfigError where the
-    calendar ends before `now`.
+    is complete, all since the oldest that a run has begun; at the very first run the newest alone. `sealed` is the
+    last sealed night, NaT where there is none: nothing older can be sealed, so nothing older is due, whatever became
+    of the ledgers. Raises ConfigError where the calendar ends before `now`.
     """
     exchange.last_closed(now)
     newest = int(known(exchange.decision_at, now).sum()) - 1
@@ -27,7 +30,10 @@ def nights_due(exchange: Sessions, now: np.datetime64, begun: Iterable[Ledger], 
         if ledger.complete:
             first = at + 1
             break
-        first = min(first, at)
+        if not ledger.asked:
+            first = min(first, at)
+    if not np.isnat(sealed):
+        first = max(first, min(int(exchange.index([sealed])[0]), newest))
     return list(range(max(first, 0), newest + 1))[-most:]
 
 

@@ -10,12 +10,13 @@ has arrived, until its target session opens; then it is completed as it is.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
 from data.asof import known
-from data.calendar import sessions
-from data.errors import ConfigError, ModelError, TapewireError
+from data.calendar import Sessions, sessions
+from data.errors import ConfigError, LockedError, ModelError, TapewireError, WaitedError
 from data.maintenance import maintain
 from data.scan import Span
 from pipelines.disk import disk_full, full_disk
@@ -26,12 +27,14 @@ from pipelines.ingest_prices import Connect
 from pipelines.instants import Now, utc_now
 from pipelines.nightly import page
 from pipelines.nightly.due import next_due, nights_due
-from pipelines.nightly.ledger import Ledger, begun_nights, sweep
+from pipelines.nightly.ledger import Kept, Ledger, Result, begun_nights, sweep
 from pipelines.nightly.log import night_log, note
+from pipelines.nightly.members import keep_members
 from pipelines.nightly.notify import Notices
 from pipelines.nightly.outcome import Night, Nights, ingest_shortfalls, shortfalls
-from pipelines.nightly.steps import Run, embed, ingest, patiently, score_night, settle_night
+from pipelines.nightly.steps import OpenedError, Run, embed, ingest, patiently, score_night, settle_night
 from pipelines.promotions import Promotions
+from pipelines.scorecard.seal import first_free
 from pipelines.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -48,42 +51,27 @@ def nightly(
 ) -> Nights:
     """Do every night that is due, and tell whom the configuration names.
 
-    Raises LockedError at once where another run is at work, ConfigError for what cannot be done at all, ModelError
-    where the champion is refused, EncoderError where the text encoder cannot be had, DiskFullError where there is no
-    room; the night then stays open.
+    Raises LockedError at once where another run is at work, WaitedError where another job ingests for too long,
+    ConfigError for what cannot be done at all, ModelError where the champion is refused, EncoderError where the text
+    encoder cannot be had, DiskFullError where there is no room; the night then stays open. All but the first is told.
     """
-    _check(workspace)
-    with workspace.lock("nightly"):
-        exchange = sessions(workspace.config.calendar, workspace.config.decision)
-        run = Run(workspace, clock, connect, engine, exchange)
-        now = clock()
-        due = nights_due(exchange, now, begun_nights(workspace), workspace.config.nightly.catch_up)
-        notices = Notices(workspace.config.nightly)
-        notices.started()
-        if not due:
-            nothing = Nights((), *next_due(exchange, now))
-            notices.ended(nothing.exit_code, {})
-            notices.close()
-            return nothing
-        ledgers = [Ledger.open(workspace, exchange.labels[at]) for at in due]
-        with night_log(ledgers[-1].folder, clock):
-            return _told(run, ledgers, notices, say)
+    with workspace.lock("nightly"), ExitStack() as open_log:
+        return _told(workspace, clock, connect, engine, say, open_log)
 
 
-def do_one(workspace: Workspace, session: np.datetime64, clock: Now, engine: Engine) -> dict[str, int]:
-    """Score one past night that was never scored, from what is known by now; how many forecasts each model made.
+def do_one(workspace: Workspace, session: np.datetime64, clock: Now, engine: Engine) -> Kept:
+    """Score one past night that was never scored, from what is known by now; what it was scored from.
 
     It is neither settled nor sealed here: the nights that follow do that.
     """
     with workspace.lock("nightly"):
         run = Run(workspace, clock, None, engine, sessions(workspace.config.calendar, workspace.config.decision))
         ledger = Ledger.open(workspace, session)
+        ledger.ask()
         _fix(run, [ledger], ledger)
         ledger.step("embed", clock, lambda: embed(run, [ledger.kept]))
-        ledger.make(clock)
-        scored = ledger.step("score", clock, lambda: score_night(run, ledger.kept))
-        models = {ledger.kept.champion: scored["champion"], **scored["challengers"]}
-        return {model_id: record["scored"] for model_id, record in models.items()}
+        _scored(run, ledger)
+        return ledger.kept
 
 
 def _check(workspace: Workspace) -> None:
@@ -96,16 +84,36 @@ def _check(workspace: Workspace) -> None:
         raise ConfigError(f'{error} Or leave "news" out of nightly.ingest.') from None
 
 
-def _told(run: Run, ledgers: list[Ledger], notices: Notices, say: Callable[[str], None]) -> Nights:
-    """The nights, and whoever is to know of it told."""
-    note("started", nights=[str(ledger.session) for ledger in ledgers])
+def _told(
+    workspace: Workspace,
+    clock: Now,
+    connect: Connect | None,
+    engine: Engine,
+    say: Callable[[str], None],
+    open_log: ExitStack,
+) -> Nights:
+    """The nights that are due, and whoever is to know of it told. The log is open once it is known which they are."""
+    notices = Notices(workspace.config.nightly)
+    notices.started()
+    night: dict[str, object] = {}
     try:
-        result = _do(run, ledgers, say)
+        _check(workspace)
+        exchange = sessions(workspace.config.calendar, workspace.config.decision)
+        now = clock()
+        ledgers = _due(workspace, exchange, now)
+        if not ledgers:
+            result = Nights((), *next_due(exchange, now))
+        else:
+            night = {"night": str(ledgers[-1].session)}
+            open_log.enter_context(night_log(ledgers[-1].folder, clock))
+            note("started", nights=[str(ledger.session) for ledger in ledgers])
+            result = _do(Run(workspace, clock, connect, engine, exchange), ledgers, say)
     except Exception as error:
-        told = full_disk(error) if disk_full(error) else error
+        told = _told_as(error)
         text = str(told) or type(told).__name__
-        log.error("broken off: %s", text, exc_info=not isinstance(told, TapewireError))
-        notices.ended(getattr(told, "exit_code", FAULT), {"night": str(ledgers[-1].session), "reasons": [text]})
+        if night:  # else there is no log
+            log.error("broken off: %s", text, exc_info=not isinstance(told, TapewireError))
+        notices.ended(getattr(told, "exit_code", FAULT), {**night, "reasons": [text]})
         if told is error:
             raise
         raise told from error
@@ -117,7 +125,25 @@ def _told(run: Run, ledgers: list[Ledger], notices: Notices, say: Callable[[str]
         notices.close()
 
 
+def _told_as(error: Exception) -> Exception:
+    """A full disk and a job that is in the way in a night's words; any other error as it is."""
+    if disk_full(error):
+        return full_disk(error)
+    if isinstance(error, LockedError):  # one night is at work here, so that it is another job
+        return WaitedError(f"Nothing was published: {error} The next start tries again.")
+    return error
+
+
+def _due(workspace: Workspace, exchange: Sessions, now: np.datetime64) -> list[Ledger]:
+    """The ledgers of the nights to be done, oldest first."""
+    sealed = workspace.lake.greatest("seals", "night")
+    due = nights_due(exchange, now, begun_nights(workspace), workspace.config.nightly.catch_up, sealed)
+    return [Ledger.open(workspace, exchange.labels[at]) for at in due]
+
+
 def _facts(result: Nights) -> dict[str, object]:
+    if not result.nights:
+        return {}
     reasons = [text for night in result.nights for text in (night.reason, *night.degraded) if text]
     return {"night": str(result.nights[-1].session), "reasons": [*reasons, *result.remarks]}
 
@@ -126,6 +152,7 @@ def _do(run: Run, ledgers: list[Ledger], say: Callable[[str], None]) -> Nights:
     newest = ledgers[-1]
     for ledger in ledgers:
         sweep(ledger.folder)
+        ledger.take()
     if not _goes_on(run, newest):
         newest.begin(run.clock())
     newest.step("ingest", run.clock, lambda: ingest(run))
@@ -147,8 +174,8 @@ def _goes_on(run: Run, ledger: Ledger) -> bool:
     """Whether the night's last attempt is to be gone on with, rather than begun anew.
 
     Not one that broke off for want of bars or of a sound champion; not one whose coverage was too low while its target
-    session has not opened; and not one that was to be in time and would now be late: its forecasts would say live and
-    not have been.
+    session has not opened; not one that was to be in time and would now be late: its forecasts would say live and
+    not have been; and not one since whose making a night was sealed that its forecasts would fall under.
     """
     if not ledger.begun or ledger.waits_for:
         return False
@@ -158,8 +185,17 @@ def _goes_on(run: Run, ledger: Ledger) -> bool:
     in_time, still = known([ledger.kept.recorded_by, run.clock()], opens)
     scored = ledger.result("score")
     if scored is None:
-        return bool(still or not in_time)
+        return bool(still or not in_time) and not _overtaken(run, ledger)
     return not (_short(run, scored["champion"]["coverage"]) and still)
+
+
+def _overtaken(run: Run, ledger: Ledger) -> bool:
+    made_at = ledger.kept.made_at
+    return not np.isnat(made_at) and _free(run, ledger, made_at) != made_at
+
+
+def _free(run: Run, ledger: Ledger, now: np.datetime64) -> np.datetime64:
+    return first_free(run.workspace.lake, run.exchange.target[_at(run, ledger)], now)
 
 
 def _ready(run: Run, ledgers: list[Ledger]) -> tuple[list[Ledger], list[Night]]:
@@ -215,7 +251,8 @@ def _fix(run: Run, ledgers: Sequence[Ledger], newest: Ledger) -> None:
                     ledger.begin(run.clock())
                 if not ledger.fixed:
                     recorded_by = run.clock()
-                    ledger.fix(recorded_by, *_models(run, ledger, recorded_by))
+                    members = keep_members(run.workspace, ledger)
+                    ledger.fix(recorded_by, *_models(run, ledger, recorded_by), members)
 
     patiently(fix)
     for ledger in ledgers:
@@ -244,16 +281,14 @@ def _models(run: Run, ledger: Ledger, recorded_by: np.datetime64) -> tuple[str, 
 
 def _night(run: Run, ledger: Ledger, newest: Ledger) -> Night:
     """Score, settle, seal and report one night. A refused champion stops the newest night alone."""
-    ledger.make(run.clock)
-    kept = ledger.kept
     try:
-        scored = ledger.step("score", run.clock, lambda: score_night(run, kept))
+        scored = _scored(run, ledger)
     except ModelError as error:
-        ledger.wait(str(error))  # the next start chooses its champion anew
         if ledger is newest:
             raise
         note("passed over", night=str(ledger.session), reason=str(error))
         return _open(run, ledger, str(error))
+    kept = ledger.kept
     opens = run.exchange.target_open[_at(run, ledger)]
     if _short(run, scored["champion"]["coverage"]) and known([run.clock()], opens)[0]:
         reason = f"{scored['champion']['unpublished']} Every start tries again until {opens.astype('datetime64[m]')}Z."
@@ -277,6 +312,26 @@ def _night(run: Run, ledger: Ledger, newest: Ledger) -> Night:
     )
 
 
+def _scored(run: Run, ledger: Ledger) -> Result:
+    """The night's forecasts, stamped with one moment. Where the session opens meanwhile the rest is made after it."""
+
+    def job() -> Result:
+        try:
+            return score_night(run, ledger.kept)
+        except OpenedError as error:
+            note("opened meanwhile", night=str(ledger.session), reason=str(error))
+            ledger.make(_free(run, ledger, run.clock()))
+            return score_night(run, ledger.kept)
+
+    try:
+        if ledger.result("score") is None and np.isnat(ledger.kept.made_at):
+            ledger.make(_free(run, ledger, run.clock()))
+        return ledger.step("score", run.clock, job)
+    except ModelError as error:
+        ledger.wait(str(error))  # the next start chooses its champion anew
+        raise
+
+
 def _tidy(run: Run) -> tuple[str, ...]:
     """Upkeep of the lake. Nothing of it can spoil a night that is done: what fails is told and done another time."""
     try:
@@ -291,7 +346,7 @@ def _tidy(run: Run) -> tuple[str, ...]:
 
 
 def _short(run: Run, coverage: float) -> bool:
-    return coverage < run.workspace.config.nightly.coverage or coverage == 0
+    return coverage < run.workspace.config.nightly.coverage
 
 
 def _at(run: Run, ledger: Ledger) -> int:

@@ -8,6 +8,7 @@ never looks at the clock.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,24 @@ from pipelines.workspace import Workspace, replace_file
 
 FILE = "ledger.json"
 FORMAT = 1
+NIGHT = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
 STEPS = ("ingest", "embed", "score", "settle", "report")
 
 Result = dict[str, Any]  # JSON-ready
 
 
 @dataclass(frozen=True)
+class Members:
+    """Who belonged: the watchlist, and the file in the night's folder that `universe` was copied to, with its hash."""
+
+    watchlist: tuple[str, ...]
+    universe: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Kept:
-    """What a night's forecasts were made from: rows recorded up to `recorded_by`, and these models. Instants are UTC.
+    """What a night's forecasts were made from: rows recorded up to `recorded_by`, these models, and for whom, UTC.
 
     `made_at` is NaT where nothing was scored yet.
     """
@@ -37,6 +48,7 @@ class Kept:
     challengers: tuple[str, ...]
     recorded_by: np.datetime64
     made_at: np.datetime64
+    members: Members
 
 
 class Ledger:
@@ -66,6 +78,22 @@ class Ledger:
     def complete(self) -> bool:
         """Whether nothing of it is left to do."""
         return bool(self._record["state"] == "complete")
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was only asked for by name: no run has come to it."""
+        return bool(self._record["state"] == "asked")
+
+    def ask(self) -> None:
+        """It is asked for by name, where no run has come to it."""
+        if not self.begun:
+            self._record["state"] = "asked"
+
+    def take(self) -> None:
+        """A run has come to it."""
+        if self.asked:
+            self._record["state"] = "open"
+            self._write()
 
     @property
     def begun(self) -> bool:
@@ -111,17 +139,17 @@ class Ledger:
         self._record["waits_for"] = reason
         self._write()
 
-    def fix(self, recorded_by: np.datetime64, champion: str, challengers: tuple[str, ...]) -> None:
-        """Write down which rows and which models the attempt reads; from here on they are what they are."""
+    def fix(self, recorded_by: np.datetime64, champion: str, challengers: tuple[str, ...], members: Members) -> None:
+        """Write down which rows and models the attempt reads, and for whom; from here on they are what they are."""
         models = {"champion": champion, "challengers": list(challengers)}
-        self._record |= {"recorded_by": stamp(recorded_by), **models}
+        belong = {"watchlist": list(members.watchlist), "universe": members.universe}
+        self._record |= {"recorded_by": stamp(recorded_by), **models, **belong, "universe_sha256": members.sha256}
         self._write()
 
-    def make(self, clock: Callable[[], np.datetime64]) -> None:
+    def make(self, now: np.datetime64) -> None:
         """Write down that the attempt's forecasts are made now; whoever goes on with it makes them then too."""
-        if self._record["made_at"] is None:
-            self._record["made_at"] = stamp(clock())
-            self._write()
+        self._record["made_at"] = stamp(now)
+        self._write()
 
     @property
     def fixed(self) -> bool:
@@ -133,8 +161,15 @@ class Ledger:
         """What the attempt reads, once that is `fixed`."""
         record = self._record
         made_at = np.datetime64("NaT", "us") if record["made_at"] is None else instant(record["made_at"])
-        challengers = tuple(record["challengers"])
-        return Kept(self.session, record["champion"], challengers, instant(record["recorded_by"]), made_at)
+        members = Members(tuple(record["watchlist"]), record["universe"], record["universe_sha256"])
+        return Kept(
+            session=self.session,
+            champion=record["champion"],
+            challengers=tuple(record["challengers"]),
+            recorded_by=instant(record["recorded_by"]),
+            made_at=made_at,
+            members=members,
+        )
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -148,9 +183,11 @@ class Ledger:
 def _attempt(begun_at: np.datetime64 | None) -> Result:
     """An attempt in which nothing is done."""
     nothing: Result = {"waits_for": "", "recorded_by": None, "made_at": None, "champion": None, "challengers": []}
+    nobody: Result = {"watchlist": [], "universe": "", "universe_sha256": ""}
     return {
         "begun_at": None if begun_at is None else stamp(begun_at),
         **nothing,
+        **nobody,
         "steps": {name: {"state": "open"} for name in STEPS},
     }
 
@@ -167,9 +204,9 @@ def night_of(workspace: Workspace, session: np.datetime64) -> Kept | None:
 
 
 def begun_nights(workspace: Workspace) -> Iterator[Ledger]:
-    """Every night that has a ledger, the newest first."""
-    found = sorted((path.parent.name for path in (workspace.folder / "nights").glob(f"*/{FILE}")), reverse=True)
-    for name in found:
+    """Every night that has a ledger, the newest first. Folders of other names, a copy's say, are none."""
+    found = {path.parent.name for path in (workspace.folder / "nights").glob(f"*/{FILE}")}
+    for name in sorted(filter(NIGHT.fullmatch, found), reverse=True):
         yield Ledger.open(workspace, np.datetime64(name, "D"))
 
 

@@ -1,15 +1,16 @@
 """Whom a night tells how it went: a health check (the conventions of healthchecks.io) and a webhook.
 
 The check's address is asked at the start (`/start`) and at the end: as it is where forecasts are out (full or
-degraded), `/fail` where none are. The webhook gets a JSON document of every run that was less than full. All of it
-happens in a thread of its own that the night waits for only briefly, and only at its very end: a server that is down,
-slow or hostile costs a line in the log. Redirects are not followed, answers not read, addresses never logged: who
-knows them may use them.
+degraded), `/fail` where none are. The webhook gets a JSON document of every run that was less than full. Each has a
+thread of its own, so that one which hangs does not keep the other from being told; the night waits for both only
+briefly, and only at its very end: a server that is down, slow or hostile costs a line in the log. Redirects are not
+followed, answers not read, addresses never logged: who knows them may use them.
 """
 
 import json
 import queue
 import threading
+import time
 
 from pipelines.config import NightlyConfig
 from pipelines.nightly.log import note
@@ -29,42 +30,58 @@ class Notices:
 
     def __init__(self, config: NightlyConfig) -> None:
         self._config = config
-        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._check = _Line("healthcheck", self._told)
+        self._hook = _Line("webhook", self._told)
 
     def started(self) -> None:
         """The run has begun."""
         if self._config.healthcheck:
-            self._send("healthcheck start", _address(self._config.healthcheck, "/start"))
+            self._check.send("healthcheck start", _address(self._config.healthcheck, "/start"))
 
     def ended(self, exit_code: int, facts: dict[str, object]) -> None:
         """The run has ended with this exit code; `facts` are JSON-ready."""
         if self._config.healthcheck:
             out = exit_code in (FULL, DEGRADED)
             name = "healthcheck success" if out else "healthcheck fail"
-            self._send(name, _address(self._config.healthcheck, "" if out else "/fail"))
+            self._check.send(name, _address(self._config.healthcheck, "" if out else "/fail"))
         if self._config.webhook and exit_code != FULL:
             document = {"job": "tapewire nightly", "exit_code": exit_code, **facts}
-            self._send("webhook", self._config.webhook, json.dumps(document, allow_nan=False).encode())
+            self._hook.send("webhook", self._config.webhook, json.dumps(document, allow_nan=False).encode())
 
     def close(self) -> None:
         """Wait a little for what is still under way, and say in the log how it went."""
-        if self._thread is None:
-            return
-        self._messages.put(None)
-        self._thread.join(PATIENCE)
+        end = time.monotonic() + PATIENCE
+        given_up = [line.name for line in (self._hook, self._check) if not line.ends(end)]
         while not self._told.empty():
             name, outcome = self._told.get()
             note(name, outcome=outcome)
-        if self._thread.is_alive():
-            note("notices given up", seconds=PATIENCE)
+        for name in given_up:
+            note("notices given up", what=name, seconds=PATIENCE)
 
-    def _send(self, name: str, address: str, body: bytes | None = None) -> None:
+
+class _Line:
+    """One address, told in order by a thread that is started with the first message."""
+
+    def __init__(self, name: str, told: "queue.SimpleQueue[tuple[str, str]]") -> None:
+        self.name, self._told = name, told
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def send(self, name: str, address: str, body: bytes | None = None) -> None:
+        """Tell it, some time."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
             self._thread.start()
         self._messages.put((name, address, body))
+
+    def ends(self, at: float) -> bool:
+        """Whether all was told, or given up, by an instant of the monotonic clock."""
+        if self._thread is None:
+            return True
+        self._messages.put(None)
+        self._thread.join(max(0.0, at - time.monotonic()))
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (message := self._messages.get()) is not None:

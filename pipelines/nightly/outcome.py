@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from data.invisible import INVISIBLE
 from pipelines.nightly.ledger import Result, stamp
 
 FULL, DEGRADED, NOTHING = 0, 3, 4
@@ -44,12 +45,13 @@ class Night:
         return {**vars(self), **text, "degraded": list(self.degraded), "report": report, "exit_code": self.exit_code}
 
     def line(self) -> str:
-        """For a person."""
+        """For a person; what feeds and vendors said shows and does nothing else."""
+        degraded = [f"  {plain(text)}" for text in self.degraded]
         if self.state == "open":
-            return "\n".join([f"{self.session}: not done. {self.reason}", *(f"  {text}" for text in self.degraded)])
+            return "\n".join([f"{self.session}: not done. {plain(self.reason)}", *degraded])
         published = "published" if self.published else "NOT published"
         head = f"{self.session}: {self.scored} of {self.members} tickers scored for {self.target_session}, {published}."
-        return "\n".join([head, *(f"  {text}" for text in self.degraded), f"  Report: {self.report}"])
+        return "\n".join([head, *degraded, f"  Report: {self.report}"])
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Nights:
         if not self.nights:
             return f"Nothing is due. The next night follows session {self.next_session}, at {at}."
         return "\n".join([*(night.line() for night in self.nights), *self.remarks])
+
+
+def plain(text: str) -> str:
+    """Text from outside on one line, without characters that show nothing: a terminal would obey some."""
+    return INVISIBLE.sub("", " ".join(text.split()))
 
 
 def shortfalls(ingested: Result, scored: Result) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from data.invisible import INVISIBLE
 from data.schemas import SCHEMAS
 from pipelines.nightly.ledger import Kept, Ledger, Result, stamp
+from pipelines.nightly.outcome import plain
 from pipelines.nightly.steps import Run
 from pipelines.scorecard.card import scorecard
 from pipelines.workspace import replace_file
@@ -213,7 +213,7 @@ def _card(card: Result) -> Iterator[str]:
 
 def safe(text: str) -> str:
     """Text from outside as Markdown that shows it and does nothing else: one line, no link, table or tag."""
-    return _ACTIVE.sub(lambda found: f"\\{found[0]}", INVISIBLE.sub("", " ".join(str(text).split())))
+    return _ACTIVE.sub(lambda found: f"\\{found[0]}", plain(str(text)))
 
 
 def _text(facts: Result) -> str:

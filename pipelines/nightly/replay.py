@@ -23,6 +23,7 @@ from pipelines.engine.local import LOCAL
 from pipelines.instants import Now, utc_now
 from pipelines.nightly.job import do_one
 from pipelines.nightly.ledger import Kept, Ledger
+from pipelines.nightly.members import as_of_night
 from pipelines.score import Ask, score
 from pipelines.workspace import Workspace
 
@@ -37,8 +38,10 @@ SAME, DIFFERENT = 0, 3
 
 @dataclass(frozen=True)
 class Replayed:
-    """How many forecasts were made again and are stored to the bit, and which tickers differ, with why. `added` is 0
-    unless the night had never been begun: then it was done, and there was nothing to compare with.
+    """How many forecasts were made again and are stored to the bit, and which tickers differ, with why.
+
+    A night that had never been scored is `done` now instead, and there is nothing to compare with: `added` counts the
+    forecasts that the lake did not hold. Of any other it is 0.
     """
 
     session: np.datetime64
@@ -46,6 +49,7 @@ class Replayed:
     compared: int
     added: int
     differing: tuple[str, ...]
+    done: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -59,8 +63,8 @@ class Replayed:
 
     def text(self) -> str:
         """For a person."""
-        if self.added:
-            return f"{self.session} had never been done: {self.added} forecasts were made now."
+        if self.done:
+            return f"{self.session} had no record of having been done: {self.added} forecasts were added now."
         if not self.differing:
             return f"{self.session}: {self.compared} forecasts made again, all as they are stored, to the bit."
         shown = "\n".join(f"  {text}" for text in self.differing[:NAMED])
@@ -73,7 +77,7 @@ def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, e
     """Score the night after `session` again and compare; do it, where it was never begun.
 
     Raises ModelError where a model of that night is gone or was altered, LakeError for a day without a session,
-    ConfigError where the night's decision has not come or it is under way.
+    ConfigError where the night's decision has not come.
     """
     exchange = sessions(workspace.config.calendar, workspace.config.decision)
     at = session_of(exchange, session)
@@ -85,20 +89,39 @@ def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, e
     ledger = Ledger.open(workspace, exchange.labels[at])
     scored = ledger.result("score")
     if scored is None:
-        made = do_one(workspace, ledger.session, clock, engine)
-        return Replayed(ledger.session, tuple(made), 0, sum(made.values()), ())
+        return _done(workspace, ledger.session, clock, engine)
     models = tuple(name for name in (ledger.kept.champion, *ledger.kept.challengers) if name not in scored["failed"])
     parts = [_score(workspace, ledger.kept, model_id, engine) for model_id in models]
     again = pd.concat(parts, ignore_index=True)
     target = exchange.target[at]
-    stored = workspace.lake.frame("forecasts", within=Span("target_session", target, target))
-    stored = stored[stored["model_id"].isin(models)]
+    stored = _stored(workspace, target, models)
     return Replayed(ledger.session, models, len(again), 0, tuple(_differing(again, stored, ledger.kept.made_at)))
+
+
+def _done(workspace: Workspace, session: np.datetime64, clock: Now, engine: Engine) -> Replayed:
+    """The night done now, and how many forecasts its attempt has added, whoever began it."""
+    kept = do_one(workspace, session, clock, engine)
+    failed = (Ledger.open(workspace, session).result("score") or {})["failed"]
+    models = tuple(name for name in (kept.champion, *kept.challengers) if name not in failed)
+    exchange = sessions(workspace.config.calendar, workspace.config.decision)
+    stored = _stored(workspace, exchange.target[session_of(exchange, session)], models)
+    return Replayed(session, models, 0, int(_made(stored["recorded_at"], kept.made_at).sum()), (), done=True)
+
+
+def _stored(workspace: Workspace, target: np.datetime64, models: tuple[str, ...]) -> pd.DataFrame:
+    rows = workspace.lake.frame("forecasts", within=Span("target_session", target, target))
+    return rows[rows["model_id"].isin(models)]
+
+
+def _made(stamps: "pd.Series[Any]", at: np.datetime64) -> npt.NDArray[np.bool_]:
+    """Which stamps are exactly that instant."""
+    return known(stamps, at) & ~known(stamps, at - MICROSECOND)
 
 
 def _score(workspace: Workspace, kept: Kept, model_id: str, engine: Engine) -> pd.DataFrame:
     ask = Ask(kept.session, kept.recorded_by, publish=False, store=False, nightly=True)
-    return score(workspace, load_bundle(workspace.runs, model_id), ask, lambda: kept.made_at, engine).frame
+    bundle = load_bundle(workspace.runs, model_id)
+    return score(as_of_night(workspace, kept), bundle, ask, lambda: kept.made_at, engine).frame
 
 
 def _differing(again: pd.DataFrame, stored: pd.DataFrame, made_at: np.datetime64) -> Iterator[str]:
@@ -108,8 +131,8 @@ def _differing(again: pd.DataFrame, stored: pd.DataFrame, made_at: np.datetime64
     values = np.where(there, "", "other inputs than were stored").astype(object)
     for name in reversed(COMPARED):
         differs = _bits(both[name][there]) != _bits(both[f"{name}_stored"][there])
-        values[np.flatnonzero(there)[differs.reshape(len(differs), -1).any(axis=1)]] = f"another {name}"
-    of_night = known(both["made_at_stored"], made_at) & ~known(both["made_at_stored"], made_at - MICROSECOND)
+        values[np.flatnonzero(there)[differs.any(axis=tuple(range(1, differs.ndim)))]] = f"another {name}"
+    of_night = _made(both["made_at_stored"], made_at)
     only_stored = (both["side"] == "right_only").to_numpy()
     values[only_stored] = np.where(of_night[only_stored], "stored, and not made again", "")
     for ticker, model_id, value in zip(both["ticker"], both["model_id"], values, strict=True):

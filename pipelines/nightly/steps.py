@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from data.asof import known
 from data.calendar import Sessions
-from data.errors import LockedError, ModelError, TapewireError
+from data.errors import LockedError, ModelError, TapewireError, WaitedError
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.disk import disk_full
 from pipelines.engine.base import Engine
@@ -22,6 +24,7 @@ from pipelines.ingest_prices import Connect, ingest_prices
 from pipelines.instants import Now
 from pipelines.nightly.ledger import Kept, Result
 from pipelines.nightly.log import note
+from pipelines.nightly.members import as_of_night
 from pipelines.score import Ask, Scored, score
 from pipelines.workspace import Workspace
 
@@ -55,11 +58,17 @@ class Run:
 
 
 def patiently(job: Callable[[], Done]) -> Done:
-    """`job` as soon as no other process ingests. Raises LockedError where that takes too long."""
+    """`job` as soon as no other process ingests. Raises WaitedError where that takes too long."""
     patient = Retrying(
         retry=retry_if_exception_type(LockedError), wait=wait_fixed(1), stop=stop_after_delay(PATIENCE), reraise=True
     )
-    return patient(job)
+    try:
+        return patient(job)
+    except LockedError as error:
+        raise WaitedError(
+            f"Nothing was published: {error} The night waited {PATIENCE / 60:.0f} minutes for it; the next start tries "
+            "again. Where that job hangs, `fuser .ingest.lock` finds it."
+        ) from error
 
 
 def ingest(run: Run) -> Result:
@@ -108,17 +117,16 @@ def _prices(run: Run) -> Result:
 def embed(run: Run, nights: list[Kept]) -> Result:
     """Embed what the nights' models will read. Where no model reads text there is nothing to do."""
     told: Result = {}
+    champions = {kept.champion for kept in nights}
     for model_id in dict.fromkeys(name for kept in nights for name in (kept.champion, *kept.challengers)):
         try:
             bundle = run.bundle(model_id)
             if bundle.fingerprint is not None and bundle.fingerprint not in told:
                 told[bundle.fingerprint] = _embed_for(run, bundle)
-        except (
-            TapewireError
-        ) as error:  # told where it is scored; a champion that cannot be loaded stops the night there
-            if not isinstance(error, ModelError) and model_id in {kept.champion for kept in nights}:
+        except Exception as error:  # told where it is scored; a champion that cannot be loaded stops the night there
+            if disk_full(error) or (model_id in champions and not isinstance(error, ModelError)):
                 raise
-            note("not embedded", model=model_id, reason=str(error))
+            note("not embedded", model=model_id, reason=f"{type(error).__name__}: {error}")
     return {"encoders": told}
 
 
@@ -129,8 +137,16 @@ def _embed_for(run: Run, bundle: Bundle) -> Result:
     return {"texts": done.texts, "embedded": done.embedded}
 
 
+class OpenedError(Exception):
+    """The target session has opened since a night said when its forecasts were made."""
+
+
 def score_night(run: Run, kept: Kept) -> Result:
-    """The champion's forecasts, stored and published, and then each challenger's, stored."""
+    """The champion's forecasts, stored and published, and then each challenger's, stored.
+
+    Raises ModelError where the champion is unfit, and OpenedError, before anything is stored, where the forecasts
+    would be called live and would not be.
+    """
     champion = _record(_score(run, kept, kept.champion))
     note("scored", model=kept.champion, role="champion", scored=champion["scored"], members=champion["members"])
     challengers: dict[str, Result] = {}
@@ -140,7 +156,7 @@ def score_night(run: Run, kept: Kept) -> Result:
             challengers[model_id] = _record(_score(run, kept, model_id))
             note("scored", model=model_id, role="challenger", scored=challengers[model_id]["scored"])
         except Exception as error:
-            if disk_full(error):
+            if disk_full(error) or isinstance(error, OpenedError):
                 raise
             log.exception("challenger %s could not be scored", model_id)
             failed[model_id] = str(error) if isinstance(error, TapewireError) else f"{type(error).__name__}: {error}"
@@ -148,9 +164,31 @@ def score_night(run: Run, kept: Kept) -> Result:
 
 
 def _score(run: Run, kept: Kept, model_id: str) -> Scored:
+    bundle, workspace = run.bundle(model_id), as_of_night(run.workspace, kept)
+    _check_clock(bundle, workspace)
+    opens = run.exchange.target_open[run.exchange.index([kept.session])[0]]
+
+    def made_at() -> np.datetime64:
+        """What the ledger says, as long as it is true: the last look is right before the forecasts are stored."""
+        then, now = known([kept.made_at, run.clock()], opens)
+        if then and not now:
+            raise OpenedError(f"{kept.session}: {opens}Z has passed")
+        return kept.made_at
+
     publish = model_id == kept.champion
     ask = Ask(kept.session, kept.recorded_by, publish=publish, nightly=True, champion=kept.champion)
-    return score(run.workspace, run.bundle(model_id), ask, lambda: kept.made_at, run.engine)
+    return score(workspace, bundle, ask, made_at, run.engine)
+
+
+def _check_clock(bundle: Bundle, workspace: Workspace) -> None:
+    """A model that decides at other times than the workspace would forecast before its own decision, or after."""
+    own, here = ((config.calendar, config.decision) for config in (bundle.config, workspace.config))
+    if own != here:
+        raise ModelError(
+            f"{bundle.model_id}: expected a model of calendar {here[0]} and decision {here[1]}, as tapewire.toml says, "
+            f"found one of {own[0]} and {own[1]}. Train one with these settings, promote another "
+            "(`tapewire models promote ID`), or set `calendar` and `decision` back."
+        )
 
 
 def _record(scored: Scored) -> Result:

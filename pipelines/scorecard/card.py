@@ -93,11 +93,12 @@ def scorecard(workspace: Workspace, clock: Now = utc_now) -> Scorecard:
     chain = read_seals(workspace.lake)
     records = [json.loads(seal.record) for seal in chain]
     settled = read_settlements(workspace.lake)
+    facts = {model_id: _training(workspace, model_id) for model_id in settled.models()}
+    settled = settled.proven(_settled_at(facts))
     promotions = Promotions.read(workspace.runs)
     models, found = [], [*_stale(workspace, chain, clock())]
-    for model_id in settled.models():
+    for model_id, (training, note) in facts.items():
         role = promotions.role(model_id) or "retired"
-        training, note = _training(workspace, model_id)
         nights = [record["models"][model_id] for record in records if model_id in record.get("models", {})]
         live = settled.of(model_id, "live")
         daily = by_day(live.judged.outcomes())
@@ -135,6 +136,12 @@ def _training(workspace: Workspace, model_id: str) -> tuple[Record, str]:
     return training, ""
 
 
+def _settled_at(facts: dict[str, tuple[Record, str]]) -> dict[str, np.datetime64]:
+    """When the last label of each model settled, UTC; without those of which that is not known."""
+    known_of = {model_id: training for model_id, (training, _) in facts.items() if "settled_at" in training}
+    return {model_id: np.datetime64(training["settled_at"], "us") for model_id, training in known_of.items()}
+
+
 def _live(live: Settlements, daily: Daily, reference: Record | None) -> Record:
     """The live part of a card; `daily` are the measures of its nights."""
     outcome = live.rows.loc[live.rows["counted"], "outcome"].value_counts()
@@ -154,11 +161,15 @@ def _live(live: Settlements, daily: Daily, reference: Record | None) -> Record:
 
 
 def _apart(settled: Settlements, model_id: str) -> Record:
-    """What is on no live card: late forecasts and replays with measures of their own, in-sample ones counted."""
+    """What is on no live card: late forecasts and replays with measures of their own, in-sample ones counted.
+
+    So are `unproven` ones: replays of a model of which nobody knows any more what it was fitted on.
+    """
     parts: Record = {}
     for standing in ("late", "replay"):
         parts[standing] = _measured(by_day(settled.of(model_id, standing).judged.outcomes()))
-    return {**parts, "in_sample": len(settled.of(model_id, "in-sample").rows)}
+    left_out = {name: len(settled.of(model_id, name).rows) for name in ("in-sample", "unproven")}
+    return {**parts, "in_sample": left_out["in-sample"], "unproven": left_out["unproven"]}
 
 
 def _measured(daily: Daily) -> Record:

@@ -1,6 +1,6 @@
 """The forecasts beside what became of them, as the card counts them: one row a ticker, session and model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.compute as pc
 
+from data.asof import first_decision
 from data.errors import LakeError
 from data.lake import Lake, to_frame
+from data.packing import naive_utc
 from data.schemas import KEYS
 from data.types import QUANTILES
 from pipelines.scorecard.measures import Outcomes
@@ -29,6 +31,23 @@ class Settlements:
 
     rows: pd.DataFrame
     quantiles: npt.NDArray[np.float64]
+
+    def proven(self, settled_at: Mapping[str, np.datetime64]) -> "Settlements":
+        """The same with replays called in-sample that a model was fitted on, and "unproven" where nobody knows.
+
+        `settled_at` tells of each model when its last label settled (UTC). The first schema did not ask.
+        """
+        standing = self.rows["standing"].astype(object)
+        for model_id in self.models():
+            replay = ((self.rows["model_id"] == model_id) & (standing == "replay")).to_numpy(dtype=bool)
+            if model_id not in settled_at:
+                standing[replay] = "unproven"
+                continue
+            decision_at = naive_utc(self.rows.loc[replay, "decision_at"])
+            decisions = np.unique(decision_at)
+            fitted_on = decisions[: int(first_decision(settled_at[model_id], decisions))]
+            standing[replay] = np.where(np.isin(decision_at, fitted_on), "in-sample", "replay")
+        return Settlements(self.rows.assign(standing=standing), self.quantiles)
 
     def of(self, model_id: str, standing: str) -> "Settlements":
         """One model's forecasts of one standing, superseded ones included."""
@@ -57,7 +76,7 @@ class Settlements:
 
 def read_settlements(lake: Lake) -> Settlements:
     """All of them, by session, ticker and model. Raises LakeError where a forecast lacks a quantile."""
-    names = [*KEY, "target", "standing", "made_at", "mean", "prob_up", "quantiles"]
+    names = [*KEY, "target", "standing", "decision_at", "made_at", "mean", "prob_up", "quantiles"]
     stored = lake.read("forecasts", names)
     if not pc.all(pc.equal(pc.list_value_length(stored["quantiles"]), len(QUANTILES))).as_py() and len(stored):
         raise LakeError(

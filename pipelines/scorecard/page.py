@@ -64,6 +64,8 @@ def _model(model: Mapping[str, Any]) -> Iterator[str]:
         yield from _aside(standing, model[standing])
     if model["in_sample"]:
         yield f"In-sample: {model['in_sample']} rows, on no scorecard."
+    if model["unproven"]:
+        yield f"Replayed: {model['unproven']} rows, on no scorecard: what the model was fitted on is not known."
     yield ""
 
 

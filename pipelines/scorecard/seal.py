@@ -34,6 +34,8 @@ from pipelines.workspace import Workspace
 
 Ints = npt.NDArray[np.int64]
 
+MICROSECOND = np.timedelta64(1, "us")
+
 # What a seal covers. A column that a table gains later is not among them, or the seals before it would break.
 SEALED = {
     "forecasts": (
@@ -84,14 +86,9 @@ def seal(workspace: Workspace, night: np.datetime64, record: dict[str, Any], now
     exchange = sessions(workspace.config.calendar, workspace.config.decision)
     at = session_of(exchange, night)
     chain = read_seals(workspace.lake)
-    for stored in chain:
-        if stored.night == exchange.labels[at]:
-            return stored
-    if chain and exchange.labels[at] < chain[-1].night:
-        raise LakeError(
-            f"{night}: expected a night after the last sealed one, found that {chain[-1].night} is sealed. A night "
-            "that was passed over stays without a seal; score it with `tapewire score --as-of` as a replay."
-        )
+    stored = seal_for(chain, exchange.labels[at])
+    if stored is not None:
+        return stored
     before = chain[-1:]
     stamps = [now.astype("datetime64[us]"), *(seal.sealed_at for seal in before)]
     sealed_at: np.datetime64 = np.max(stamps)  # they ascend: see `seal_of`
@@ -110,6 +107,34 @@ def seal(workspace: Workspace, night: np.datetime64, record: dict[str, Any], now
     sealed = _filled(draft, *_of_tonight(workspace.lake, [*before, draft]))
     workspace.lake.merge("seals", _frame(sealed))
     return sealed
+
+
+def seal_for(chain: list[Seal], night: np.datetime64) -> Seal | None:
+    """The seal that a night (a session's label) has; None where it may get one.
+
+    Raises LakeError where a later night is sealed and this one is not.
+    """
+    for stored in chain:
+        if stored.night == night:
+            return stored
+    if chain and night < chain[-1].night:
+        raise LakeError(
+            f"{night}: expected a night after the last sealed one, found that {chain[-1].night} is sealed. A night "
+            "that was passed over stays without a seal; score it with `tapewire score --as-of` as a replay."
+        )
+    return None
+
+
+def first_free(lake: Lake, target_session: np.datetime64, now: np.datetime64) -> np.datetime64:
+    """The first instant from `now` (UTC) on at which a forecast for `target_session` may be recorded.
+
+    It is `now`, unless it would fall under a seal that is there: of a clock that was fast, or taken meanwhile.
+    """
+    seals = lake.frame("seals", ["target_session", "recorded_at"])
+    if not (seals["target_session"].to_numpy(dtype="datetime64[D]") >= target_session).any():
+        return now
+    free: np.datetime64 = np.max([now.astype("datetime64[us]"), naive_utc(seals["recorded_at"]).max() + MICROSECOND])
+    return free
 
 
 def read_seals(lake: Lake) -> list[Seal]:

@@ -21,6 +21,7 @@ from data.panel import Panel, build_unchecked
 from data.scan import Span
 from data.schemas import KEYS, SCHEMAS
 from pipelines.dataset import BAR_COLUMNS, session_of
+from pipelines.scorecard.seal import read_seals, seal_for
 from pipelines.workspace import Workspace
 
 PATIENCE = 10  # sessions that a bar is waited for
@@ -49,15 +50,17 @@ def settle(workspace: Workspace, night: np.datetime64, recorded_by: np.datetime6
     Known means: at the decision that follows `night`, in rows recorded by `recorded_by` (UTC). A bar that does not
     come is waited for `PATIENCE` sessions; then the forecast is "missing", or "delisted" where the vendor says that
     the ticker has ended, with what was paid out for it where that is known. Rows are stamped `now` (UTC). Again with
-    the same arguments it adds nothing.
+    the same arguments it adds nothing, and nor does a night that is sealed: what it left open is the next night's.
+    Raises LakeError where a later night is sealed and this one is not.
     """
     lake, config = workspace.lake, workspace.config
     exchange = sessions(config.calendar, config.decision)
     at = session_of(exchange, night)
     night = exchange.labels[at]
+    sealed = seal_for(read_seals(lake), night)
     open_rows = _unsettled(lake, night)
-    added, waiting = 0, 0
-    if len(open_rows):
+    added, waiting = 0, len(open_rows)
+    if len(open_rows) and sealed is None:
         decision_at = exchange.decision_at[at]
         read = partial(_read, lake, decision_at=decision_at, recorded_by=recorded_by)
         judged = _judge(open_rows, exchange, at, read)

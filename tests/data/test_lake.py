@@ -298,6 +298,15 @@ def test_a_span_opens_only_files_that_may_hold_its_rows(tmp_path: Path) -> None:
         lake.frame("bars")
 
 
+def test_an_empty_key_is_found_again(tmp_path: Path) -> None:
+    """Delta takes the empty string for no value, and would rule every file out."""
+    lake = Lake(tmp_path)
+    rows = pd.concat([bars(""), bars("A")])
+    assert [lake.merge("bars", rows) for _ in range(2)] == [6, 0]
+    assert len(lake.frame("bars", within=Span("ticker", "", "A"))) == 6
+    assert len(lake.frame("bars", within=Span("ticker", "", ""))) == 3
+
+
 def test_rows_without_a_value_are_in_no_span(tmp_path: Path) -> None:
     lake, at = Lake(tmp_path), utc("2016-01-05")
     row: dict[str, Any] = dict.fromkeys(("url", "outcome", "reason", "etag", "last_modified", "origin"), "x")
@@ -324,11 +333,18 @@ def test_the_greatest_date_is_read_where_nothing_is_said_of_a_file(tmp_path: Pat
     assert Lake(tmp_path).greatest("bars", "session") == np.datetime64("2015-12-30")
 
 
-def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
-    lake = Lake(tmp_path / "my fund, 50% größer")
+@pytest.mark.parametrize("name", ["my fund, 50% größer", "läke {1}`", "my#lake?x", "100%", 'it\'s "mine" <&>~'])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    lake = Lake(tmp_path / name)
     assert [lake.merge("bars", bars()) for _ in range(2)] == [3, 0]
     assert len(lake.frame("bars", within=Span("session", np.datetime64("2015-12-29")))) == 2
     assert lake.greatest("bars", "session") == np.datetime64("2015-12-30")
+
+
+@pytest.mark.parametrize("name", ["lake [1]", "a|b", "a^b", "my%20lake", "a\\b", "a\tb"])
+def test_a_folder_that_delta_lake_cannot_have_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LakeError, match="Rename or move the folder"):
+        Lake(tmp_path / name / "lake")
 
 
 # --- what a process leaves -------------------------------------------------------------------------------------

@@ -151,6 +151,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=r"thesis\.txt"):
         bundle.save_pretrained(tmp_path / "mine")
     assert contents(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+    with pytest.raises(ModelError, match="expected a model's folder"):
+        bundle.save_pretrained(tmp_path / "mine" / "thesis.txt")
 
 
 def test_addresses_and_contacts_stay_at_home(tmp_path: Path) -> None:
@@ -161,8 +163,8 @@ def test_addresses_and_contacts_stay_at_home(tmp_path: Path) -> None:
     }
     fitted, config = small_model()
     private = TapewireConfig.model_validate({**config.model_dump(), **tables})
-    folder = save_bundle(fitted, private, None, {}, tmp_path)
-    assert folder == save_bundle(fitted, config, None, {}, tmp_path)
+    folder = save_bundle(fitted, private, "f1" * 16, {}, tmp_path)
+    assert folder == save_bundle(fitted, config, "f1" * 16, {}, tmp_path)
     assert not [name for name, content in contents(folder).items() if b"secret" in content.lower()]
 
 
@@ -176,9 +178,13 @@ def test_a_model_of_the_first_format_opens_and_keeps_its_id(tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "new").iterdir()} == {*FILES, MANIFEST}
 
 
-def test_the_same_weights_and_settings_have_the_id_of_the_first_format(tmp_path: Path) -> None:
+def test_a_model_of_the_first_format_that_is_trained_again_has_an_id_of_its_own(tmp_path: Path) -> None:
+    """The present id also stands for when its last label settled, and for its reference."""
     old = load_bundle(FIRST_SCHEMA)
-    assert save_bundle(old.fitted, old.config, old.fingerprint, {}, tmp_path).name == old.model_id
+    first, second = (save_bundle(old.fitted, old.config, old.fingerprint, {}, tmp_path) for _ in range(2))
+    assert first == second
+    assert first.name != old.model_id
+    assert load_bundle(tmp_path, first.name).fitted.settled_at == old.fitted.settled_at
 
 
 def test_a_model_saved_before_text_had_kinds_still_loads(tmp_path: Path) -> None:
@@ -268,7 +274,7 @@ def test_a_full_disk_leaves_neither_a_draft_nor_a_loss(tmp_path: Path, monkeypat
 def test_a_broken_model_is_replaced_and_a_sound_one_is_not_touched(tmp_path: Path) -> None:
     folder = saved(0, tmp_path)
     stamped = stamps(folder)
-    assert saved(0, tmp_path, note="other facts, the same model") == folder
+    assert saved(0, tmp_path, rows={"bars": 7}) == folder
     assert stamps(folder) == stamped
     (folder / "model.safetensors").write_bytes(b"")
     saved(0, tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from bundles import edit, forge, small_stored
+from bundles import REFERENCE, edit, forge, small_stored
 
 from data.errors import ModelError
 from pipelines.bundle import Bundle, files_of, load_bundle
@@ -29,7 +29,7 @@ Tree = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stored = small_stored(note="naïve", reference={"band": None, "tiny": 1e-07})
+    stored = small_stored(note="naïve", reference={**REFERENCE, "tiny": 1e-07})
     folder = tmp_path_factory.mktemp("runs") / stored.model_id
     write_folder(folder, files_of(stored), folder.with_name(".draft-test"))
     return folder
@@ -227,6 +227,8 @@ def test_forged_weights_are_refused(folder: Path, change: Callable[[bytes], byte
         pytest.param(lambda tree: tree["scaler"]["scale"].__setitem__(0, 1e300), "not finite", id="scale beyond float"),
         pytest.param(lambda tree: tree["text_scaler"].update(centre=[], scale=[]), "a scaler", id="no text scaler"),
         pytest.param(lambda tree: tree["text_scaler"].update(limit=-1), "not positive", id="negative limit"),
+        pytest.param(lambda tree: tree["scaler"].update(limit="5"), "'5' for a number", id="limit as words"),
+        pytest.param(lambda tree: tree["calibration"].update(text=True), "True for a number", id="true for a number"),
         pytest.param(lambda tree: tree["text_scaler"]["centre"].append(0), "a scaler", id="text scaler too long"),
         pytest.param(lambda tree: tree["text_scaler"]["centre"].__setitem__(0, "x"), "finite", id="words"),
         pytest.param(lambda tree: tree["calibration"].update(scale=0), "a calibration", id="calibration of width 0"),
@@ -237,6 +239,9 @@ def test_forged_weights_are_refused(folder: Path, change: Callable[[bytes], byte
         pytest.param(lambda tree: tree.pop("scaler"), "scaler", id="no scaler"),
         pytest.param(lambda tree: tree.update(auto_map={"AutoModel": "evil.py"}), "auto_map", id="code"),
         pytest.param(lambda tree: tree.update(text_fingerprint=7), "text_fingerprint", id="fingerprint"),
+        pytest.param(lambda tree: tree.update(text_fingerprint=None), "32 hexadecimal digits", id="no fingerprint"),
+        pytest.param(lambda tree: tree.update(text_fingerprint="../../x"), "32 hexadecimal digits", id="a path"),
+        pytest.param(lambda tree: tree["config"].update(fusion={"kind": "price_only"}), "no text", id="reads no text"),
         pytest.param(lambda tree: tree.update(config=[]), "finite model", id="settings as a list"),
         pytest.param(lambda tree: tree["config"].update(unknown=1), "unknown", id="unknown setting"),
         pytest.param(lambda tree: tree["config"]["price"].update(width=8), "not of these settings", id="another width"),
@@ -274,6 +279,51 @@ def test_forged_facts_are_refused(folder: Path, change: Callable[[Tree], object]
     """`settled_at` decides whether a forecast is called in-sample."""
     edit(folder, "training.json", change)
     assert "finite model" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda tree: tree.update(settled_at=0), "settled_at", id="settled_at as a number"),
+        pytest.param(lambda tree: tree.update(settled_at="2017"), "settled_at", id="a year"),
+        pytest.param(lambda tree: tree.update(settled_at="2017-02-31T00:00:00"), "training", id="no such day"),
+        pytest.param(lambda tree: tree.update(tickers=5), "tickers", id="tickers as a number"),
+        pytest.param(lambda tree: tree.update(tickers=None), "tickers", id="no tickers"),
+        pytest.param(lambda tree: tree.update(sessions={"a": 1}), "sessions", id="sessions as a dict"),
+        pytest.param(lambda tree: tree.update(sessions=["2019-01-02"]), "sessions", id="one session"),
+        pytest.param(lambda tree: tree.update(rows=[1]), "rows", id="rows as a list"),
+        pytest.param(lambda tree: tree.update(reference=[1]), "reference", id="reference as a list"),
+        pytest.param(lambda tree: tree.update(reference={"band": 3}), "reference", id="half a reference"),
+        pytest.param(lambda tree: tree["reference"].update(band=3), "reference.band", id="band as a number"),
+        pytest.param(
+            lambda tree: tree["reference"]["inputs"].update(x={"edges": ["x"], "counts": [1, 2], "usual": 0.1}),
+            "reference.inputs.x.edges",
+            id="edges as words",
+        ),
+        pytest.param(
+            lambda tree: tree["reference"]["inputs"].update(x={"edges": [0.0], "counts": [1], "usual": 0.1}),
+            "reference.inputs.x",
+            id="a count too few",
+        ),
+    ],
+)
+def test_forged_facts_are_named(folder: Path, change: Callable[[Tree], object], said: str) -> None:
+    """What reads them later takes their shape for granted."""
+    edit(folder, "training.json", change)
+    assert said in refused(folder)
+
+
+def test_when_the_last_label_settled_is_under_the_id(folder: Path) -> None:
+    """Nobody makes a model look as if it were fitted on less by writing another date beside it."""
+    edit(folder, "training.json", lambda tree: tree.update(settled_at="2017-01-01T00:00:00.000000"))
+    with pytest.raises(ModelError, match=f"expected the model of this name, found (?!{folder.name})"):
+        load_bundle(folder.parent, folder.name)
+
+
+def test_the_reference_is_under_the_id_and_what_is_told_of_the_lake_is_not() -> None:
+    ids = {small_stored(reference={**REFERENCE, "news_window": days}).model_id for days in (4, 5)}
+    assert len(ids) == 2
+    assert len({small_stored(rows={"bars": rows}, last_session=str(rows)).model_id for rows in (4, 5)}) == 1
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1E0"])

@@ -151,6 +151,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("split.train_end=2015-02-30", ["split.train_end", "2015-02-30"]),
         ("split.valid_share=0.9", ["split.valid_share"]),
         ("text.pooling=least", ["text.pooling", "least", "cls"]),
+        ("nightly.coverage=0", ["nightly.coverage", "greater than 0"]),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(override: str, named: list[str]) -> None:
@@ -166,6 +167,20 @@ def test_a_malformed_set_shows_itself(override: str) -> None:
     with pytest.raises(ConfigError, match="--set") as caught:
         parse(override, calendar="XNYS")
     assert override in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "nightly.healthcheck=hc-ping.com/SECRET",
+        'nightly.webhook=["https://x/SECRET"]',
+        'nightly=[{webhook="https://x/SECRET"}]',
+    ],
+)
+def test_an_address_that_is_refused_is_not_shown(override: str) -> None:
+    with pytest.raises(ConfigError, match="nightly") as caught:
+        parse(override)
+    assert "SECRET" not in str(caught.value)
 
 
 def test_several_mistakes_are_told_at_once() -> None:

@@ -1,9 +1,10 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import small_model
+from bundles import REFERENCE, edit, small_model
 
 from pipelines.bundle import save_bundle
 from pipelines.promotions import Promotions
@@ -29,7 +30,7 @@ def models(folder: Path) -> list[str]:
         facts = {
             "tickers": ["AAPL"],
             "sessions": ["2019-01-02"] * 3,
-            "reference": {"band": {**BAND, "rank_ic": estimate}},
+            "reference": {**REFERENCE, "band": {**BAND, "rank_ic": estimate}},
         }
         made.append(save_bundle(fitted, config, "f1" * 16, facts, folder / "runs").name)
     return made
@@ -71,6 +72,18 @@ def test_a_broken_model_is_listed_with_its_fault(folder: Path, models: list[str]
     assert listed[models[0]]["role"] == "champion"
     assert listed[models[1]]["fault"] == ""
     assert f"{models[0]} cannot be used" in tapewire(folder, "models", "list").out
+
+
+def test_a_model_of_odd_facts_is_listed_with_its_fault(folder: Path, models: list[str], tapewire: Tapewire) -> None:
+    first = folder / "runs" / models[0]
+    edit(first, "training.json", lambda tree: tree.update(tickers=5))
+    forged = json.loads((first / "manifest.json").read_text())["model_id"]
+    first.rename(first.with_name(forged))
+    ran = tapewire(folder, "models", "list", "--json")
+    assert ran.code == 0, ran.err
+    listed = {each["model"]: each["fault"] for each in ran.json["models"]}
+    assert "tickers" in listed[forged]
+    assert listed[models[1]] == listed[models[2]] == ""
 
 
 @pytest.mark.parametrize("command", ["promote", "challenge"])

@@ -18,14 +18,16 @@ class Told:
 
     session: np.datetime64
     complete: bool
+    asked: bool = False
 
 
-def night(label: str, complete: bool = True) -> Told:
-    return Told(np.datetime64(label, "D"), complete)
+def night(label: str, complete: bool = True, asked: bool = False) -> Told:
+    return Told(np.datetime64(label, "D"), complete, asked)
 
 
-def due(now: str, *begun: Told, exchange: Sessions = NEW_YORK, most: int = 5) -> list[str]:
-    found = nights_due(exchange, np.datetime64(now, "us"), begun, most)  # type: ignore[arg-type]
+def due(now: str, *begun: Told, exchange: Sessions = NEW_YORK, most: int = 5, sealed: str = "NaT") -> list[str]:
+    last = np.datetime64(sealed, "D")
+    found = nights_due(exchange, np.datetime64(now, "us"), begun, most, last)  # type: ignore[arg-type]
     return [str(exchange.labels[at]) for at in found]
 
 
@@ -74,6 +76,21 @@ def test_an_open_night_is_due_again_and_does_not_hide_a_complete_one() -> None:
 def test_before_the_first_complete_night_all_since_the_oldest_begun() -> None:
     begun = (night("2024-07-10", complete=False), night("2024-07-09", complete=False))
     assert due("2024-07-12T03:00", *begun) == ["2024-07-09", "2024-07-10", "2024-07-11"]
+
+
+def test_nothing_older_than_the_last_sealed_night_is_due() -> None:
+    begun = (night("2024-07-09", complete=False), night("2024-07-08"))
+    assert due("2024-07-12T03:00", *begun, sealed="2024-07-10") == ["2024-07-10", "2024-07-11"]
+    assert due("2024-07-12T03:00", night("2024-07-10"), *begun, sealed="2024-07-10") == ["2024-07-11"]
+    assert due("2024-07-12T03:00", *begun, sealed="2024-07-11") == ["2024-07-11"]
+    assert due("2024-07-12T03:00", night("2024-07-11"), sealed="2024-07-11") == []
+    assert due("2024-07-12T03:00", *begun, sealed="2024-07-16") == ["2024-07-11"]  # by a clock that was fast
+
+
+def test_a_night_that_was_asked_for_by_name_makes_no_other_due() -> None:
+    asked = night("2024-07-08", complete=False, asked=True)
+    assert due("2024-07-12T03:00", asked) == ["2024-07-11"]
+    assert due("2024-07-12T03:00", night("2024-07-10", complete=False), asked) == ["2024-07-10", "2024-07-11"]
 
 
 def test_a_complete_night_of_today_leaves_nothing() -> None:

@@ -1,6 +1,7 @@
 """A health check and a webhook: told in order, retried, and never able to hold up or fail a night."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -124,6 +125,22 @@ def test_a_server_that_hangs_holds_nothing_up(
     receiver.hold = 2.0
     lines = tell(NightlyConfig(healthcheck=receiver.url), 0, tmp_path)
     assert [line["event"] for line in lines] == ["notices given up"]
+
+
+def test_a_check_that_hangs_does_not_keep_the_webhook(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody ever answers at the check's address."""
+    monkeypatch.setattr(notify, "PATIENCE", 2.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        check = f"http://127.0.0.1:{silent.getsockname()[1]}/uuid"
+        lines = tell(NightlyConfig(healthcheck=check, webhook=f"{receiver.url}/hook"), 4, tmp_path)
+    assert [path for _, path, _ in receiver.asked] == ["/hook"]
+    assert [(line["event"], line.get("outcome", line.get("what"))) for line in lines] == [
+        ("webhook", "told"), ("notices given up", "healthcheck")
+    ]  # fmt: skip
 
 
 def test_no_address_is_logged(receiver: Receiver, tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_a_rollback_passes_over_a_retired_champion(tmp_path: Path) -> None:
     assert rollback(tmp_path, day(5)).champion() == A
 
 
+def test_a_rollback_never_returns_to_the_champion_itself(tmp_path: Path) -> None:
+    for number, model_id in ((1, A), (2, B), (3, A)):
+        promote(tmp_path, model_id, day(number))
+    retire(tmp_path, B, day(4))
+    with pytest.raises(ModelError, match="champion before"):
+        rollback(tmp_path, day(5))
+    assert Promotions.read(tmp_path).champion() == A
+
+
 def test_challengers_come_and_go(tmp_path: Path) -> None:
     promote(tmp_path, A, day(1))
     challenge(tmp_path, B, day(2))

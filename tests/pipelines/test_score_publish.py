@@ -34,6 +34,7 @@ REASONS = {
     "EEE": "\rx",
     "FFF": 'stale, "quoted"\nline',
     "GGG": "+1",
+    "HHH": "stale: no bar; yahoo: failed;=1+1",
 }
 
 
@@ -99,7 +100,8 @@ def test_numbers_are_plain_and_come_back_as_they_were(made: Scored, tmp_path: Pa
 def test_no_text_is_run_as_a_formula(made: Scored, tmp_path: Path) -> None:
     path = publish(tmp_path / "2018-12-01" / "model", made.frame, REASONS, FACTS)
     found = {row["ticker"]: row["reason"] for row in rows(path.with_name("abstained.csv"))}
-    assert found == {name: reason if name == "FFF" else f"'{reason}" for name, reason in REASONS.items()}
+    expected = {"FFF": 'stale, "quoted", line', "DDD": "x", "EEE": "x", "HHH": "stale: no bar, yahoo: failed, =1+1"}
+    assert found == {name: expected.get(name, f"'{reason}") for name, reason in REASONS.items()}
 
 
 def test_a_universe_of_none_is_published_as_such(made: Scored, tmp_path: Path) -> None:
@@ -117,9 +119,20 @@ def test_the_same_is_published_once(made: Scored, tmp_path: Path) -> None:
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     publish(folder, made.frame, REASONS, FACTS)
     assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+
+
+def test_other_forecasts_lie_beside_those_that_were_published(made: Scored, tmp_path: Path) -> None:
+    folder = tmp_path / "2018-12-01" / "model"
+    first = publish(folder, made.frame, REASONS, FACTS)
+    before = tree(folder)
+    second, third = (publish(folder, made.frame.iloc[:size], REASONS, FACTS) for size in (2, 1))
+    assert [path.parent.name for path in (first, second, third)] == ["model", "model.2", "model.3"]
+    assert tree(folder) == before
+    assert [publish(folder, made.frame.iloc[:size], REASONS, FACTS) for size in (8, 2, 1)] == [first, second, third]
+    assert len(list(folder.parent.iterdir())) == 3
     (folder / "forecasts.csv").write_text("mended by hand")
-    publish(folder, made.frame, REASONS, FACTS)
-    assert len(rows(folder / "forecasts.csv")) == len(made.frame)
+    assert publish(folder, made.frame, REASONS, FACTS).parent.name == "model.4"
+    assert (folder / "forecasts.csv").read_text() == "mended by hand"
 
 
 class Killed(BaseException):
@@ -149,16 +162,15 @@ def stopped_at(step: int, error: type[BaseException]) -> Iterator[list[str]]:
 
 
 def work(home: Path, made: Scored) -> None:
-    """An older night lies there and is pointed at; this one is published over an earlier try at it."""
-    folder = home / "2018-12-03" / "model"
-    publish(folder, made.frame, REASONS, FACTS)
-    point_latest(home / LATEST, folder)
+    """This session was published and is pointed at; now other forecasts of it are."""
+    path = publish(home / "2018-12-03" / "model", made.frame, REASONS, FACTS)
+    point_latest(home / LATEST, path.parent)
 
 
 def start(home: Path, made: Scored) -> None:
     for day in ("2018-11-30", "2018-12-03"):
         publish(home / day / "model", made.frame.iloc[:2], {}, FACTS)
-    point_latest(home / LATEST, home / "2018-11-30" / "model")
+    point_latest(home / LATEST, home / "2018-12-03" / "model")
 
 
 @pytest.mark.parametrize("error", [Killed, OSError])
@@ -176,7 +188,9 @@ def test_cut_anywhere_and_done_again_it_ends_as_if_undisturbed(
         before = tree(home)
         with stopped_at(step, error) as calls, pytest.raises(error):
             work(home, made)
+        assert (home / LATEST / MANIFEST).exists(), calls[-1]
         left = tree(home)
+        assert set(before) <= set(left), "what was published stays"
         seen = {name: content for name, content in left.items() if "/." not in f"/{name}"}
         for name, content in seen.items():  # a reader sees the old or the new
             assert content in (before.get(name), expected.get(name)), (calls[-1], name)

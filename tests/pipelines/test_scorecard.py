@@ -20,6 +20,7 @@ BAND = {
 }
 REFERENCE = {"inputs": {"return": {"counts": COUNTS, "edges": list(range(9)), "usual": 0.1}}, "band": BAND}
 LAST = 50
+SETTLED_AT = "2023-12-29T21:00:00.000000"
 
 
 def no_bundle(runs: Path, model_id: str) -> Any:
@@ -35,7 +36,7 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     frames = [made.drawn(night) for night in range(LAST)]
     frames += [made.drawn(night, CHALLENGER, skill=0.3) for night in range(LAST)]
     made.fill(frames)
-    monkeypatch.setattr(card, "training_of", lambda runs, model_id: {"reference": REFERENCE})
+    monkeypatch.setattr(card, "training_of", lambda runs, model_id: {"reference": REFERENCE, "settled_at": SETTLED_AT})
     return made
 
 
@@ -86,6 +87,22 @@ def test_late_replayed_and_in_sample_forecasts_move_no_live_number(nights: Night
     page = scorecard(nights.workspace, lambda: nights.decided(LAST)).markdown()
     assert "Late, not live: 30 nights" in page
     assert "In-sample: 360 rows" in page
+
+
+def test_replays_of_what_a_model_was_fitted_on_are_in_sample_and_of_an_unknown_model_left_out(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first schema called every forecast that was not live a replay."""
+    made_at = nights.decided(LAST)
+    nights.fill([nights.drawn(night, standing="replay", data_version="r", made_at=made_at) for night in range(30)])
+    settled_at = nights.exchange.decision_at[nights.first + 7]  # the eighth decision knows the last label
+    monkeypatch.setattr(card, "training_of", lambda runs, model_id: {"settled_at": str(settled_at)})
+    champion = read(nights)["models"][0]
+    assert (champion["in_sample"], champion["replay"]["rows"], champion["unproven"]) == (7 * 12, 23 * 12, 0)
+    monkeypatch.setattr(card, "training_of", no_bundle)
+    champion = read(nights)["models"][0]
+    assert (champion["in_sample"], champion["replay"]["rows"], champion["unproven"]) == (0, 0, 30 * 12)
+    assert "360 rows, on no scorecard: what the model" in scorecard(nights.workspace, lambda: made_at).markdown()
 
 
 def test_of_several_live_forecasts_the_last_before_the_open_counts(nights: Nights) -> None:
