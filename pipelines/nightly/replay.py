@@ -15,6 +15,7 @@ import pandas as pd
 from data.asof import known
 from data.calendar import sessions
 from data.errors import ConfigError
+from data.packing import naive_utc
 from data.scan import Span
 from pipelines.bundle import load_bundle
 from pipelines.dataset import session_of
@@ -91,10 +92,9 @@ def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, e
     if scored is None:
         return _done(workspace, ledger.session, clock, engine)
     models = tuple(name for name in (ledger.kept.champion, *ledger.kept.challengers) if name not in scored["failed"])
-    parts = [_score(workspace, ledger.kept, model_id, engine) for model_id in models]
+    stored = _stored(workspace, exchange.target[at], models)
+    parts = [_again(workspace, ledger.kept, model_id, stored, engine) for model_id in models]
     again = pd.concat(parts, ignore_index=True)
-    target = exchange.target[at]
-    stored = _stored(workspace, target, models)
     return Replayed(ledger.session, models, len(again), 0, tuple(_differing(again, stored, ledger.kept.made_at)))
 
 
@@ -118,10 +118,29 @@ def _made(stamps: "pd.Series[Any]", at: np.datetime64) -> npt.NDArray[np.bool_]:
     return known(stamps, at) & ~known(stamps, at - MICROSECOND)
 
 
-def _score(workspace: Workspace, kept: Kept, model_id: str, engine: Engine) -> pd.DataFrame:
-    ask = Ask(kept.session, kept.recorded_by, publish=False, store=False, nightly=True)
+def _again(workspace: Workspace, kept: Kept, model_id: str, stored: pd.DataFrame, engine: Engine) -> pd.DataFrame:
+    """The night's forecasts by one model, each made in the batch in which it was made first.
+
+    What the night found in the lake already was made from what an earlier moment had recorded; its inputs were the
+    same, but the last bits of a forecast depend on what shares its batch.
+    """
+    frame = _score(workspace, kept, kept.recorded_by, model_id, engine)
+    cutoffs = stored.set_index(KEY)["cutoff_at"].reindex(frame.index).dropna()
+    held = cutoffs[~_made(cutoffs, kept.recorded_by)]
+    moments = naive_utc(held)
+    for moment in np.unique(moments):
+        batch = _score(workspace, kept, moment, model_id, engine)
+        same = held.index[moments == moment].intersection(batch.index)
+        frame = pd.concat([frame.drop(same), batch.loc[same]])
+    return frame.reset_index(drop=True)
+
+
+def _score(workspace: Workspace, kept: Kept, recorded_by: np.datetime64, model_id: str, engine: Engine) -> pd.DataFrame:
+    ask = Ask(kept.session, recorded_by, publish=False, store=False, nightly=True)
     bundle = load_bundle(workspace.runs, model_id)
-    return score(as_of_night(workspace, kept), bundle, ask, lambda: kept.made_at, engine).frame
+    return score(as_of_night(workspace, kept), bundle, ask, lambda: kept.made_at, engine).frame.set_index(
+        KEY, drop=False
+    )
 
 
 def _differing(again: pd.DataFrame, stored: pd.DataFrame, made_at: np.datetime64) -> Iterator[str]:

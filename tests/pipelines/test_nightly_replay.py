@@ -5,14 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from deltalake import write_deltalake
-from simulated_nights import Desk, build, desk, evening, noon_after, session
+from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
 
 from data.errors import ConfigError, LakeError
 from data.lake import Lake
+from pipelines.bundle import load_bundle
+from pipelines.fitting import train
+from pipelines.ingest_prices import ingest_prices
 from pipelines.nightly.replay import replay
 from pipelines.promotions import promote
+from pipelines.score import Ask, score
 from pipelines.scorecard.verify import verify
 
 PRICES = "nightly.ingest=['prices']"
@@ -43,6 +48,44 @@ def test_every_night_is_what_it_was_after_a_restatement(past: Desk) -> None:
         again = replay(past.workspace, session(night), lambda: evening(9))
         assert (again.exit_code, again.compared, again.added, again.differing) == (0, 16, 0, ())
     assert lake.count("forecasts") == before
+
+
+def test_what_was_scored_earlier_that_evening_is_made_again_in_its_own_batch(past: Desk, tmp_path: Path) -> None:
+    """News of one ticker comes between two scorings: the others' inputs stay, what shares their batch does not."""
+    folder = tmp_path / "desk"
+    shutil.copytree(past.folder.parent / "start", folder, symlinks=True)
+    opened = Desk(folder, past.server, [PRICES, "fusion.kind=cross_attention", "price.width=32"])
+    train(opened.workspace, promote=True, clock=lambda: evening(-1))
+    early = evening(0, 1)
+    ingest_prices(opened.workspace, lambda: early, lambda *_: Tape(early))
+    ask = Ask(session(0), recorded_by=early, publish=False)
+    first = score(opened.workspace, load_bundle(folder / "runs"), ask, lambda: early).frame
+    _publish_eight(opened.workspace.lake, str(first["ticker"].iloc[2]), evening(0, -60), evening(0, 5))
+    opened.night(0)
+    alone = score(
+        opened.workspace, load_bundle(folder / "runs"), Ask(session(0), evening(0), store=False), lambda: evening(0)
+    )
+    again = replay(opened.workspace, session(0), lambda: evening(9))
+    held = opened.workspace.lake.frame("forecasts")
+    assert (held["model_id"] == opened.champion).sum() == len(first) + 1
+    assert (again.exit_code, again.differing) == (0, ())
+    before, anew = (frame.set_index(["ticker", "data_version"])["mean"] for frame in (first, alone.frame))
+    shared = before.index.intersection(anew.index)
+    assert len(shared) == len(first) - 1
+    assert (before[shared] != anew[shared]).any(), "a batch changes no bit: this test says nothing"
+
+
+def _publish_eight(lake: Lake, ticker: str, at: np.datetime64, recorded_at: np.datetime64) -> None:
+    """Eight headlines of one ticker, known since `at` and recorded at `recorded_at`."""
+    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
+    rows = pd.DataFrame({"id": words, "title": [f"{ticker}: {word} plant, {word} profit" for word in words]})
+    known_at = pd.Timestamp(at, tz="UTC").as_unit("us")
+    stamps = {"available_at": known_at, "recorded_at": pd.Timestamp(recorded_at, tz="UTC").as_unit("us")}
+    said = {"summary": "", "source": "s", "url": "u", "published_raw": "", "precision": "second"}
+    seen = {"published_at": known_at, "first_seen_at": known_at}
+    lake.merge("headlines", rows.assign(version=np.int32(1), **said, **seen, **stamps, origin="live"))
+    link = {"ticker": ticker, "rule": "tag", "confidence": 1.0, "hindsight": False}
+    lake.merge("links", rows[["id"]].assign(**link, **stamps, origin="live"))
 
 
 def test_the_models_are_those_of_the_night(at_desk: Desk) -> None:
