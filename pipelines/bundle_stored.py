@@ -9,8 +9,9 @@ from pipelines.bundle_files import WEIGHTS, canonical, digest
 CORE = ("config", "features", "scaler", "text_scaler", "calibration", "text_fingerprint")
 ID_SCHEME = "id_scheme"  # of a model of the first format, in `training`, wherever it is saved: it keeps its id
 FIRST = 1
-# What is told of the lake and of names, and nothing rests on: the same model may be trained from another copy of it.
-TOLD = ("rows", "last_session", "text_encoder")
+# What is told of the lake, of names and of the test fold: the same model may be trained from another copy of the lake,
+# and what came after its training must not change its id.
+TOLD = ("rows", "last_session", "text_encoder", "reference")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Stored:
 
     @property
     def model_id(self) -> str:
-        """The hash of the weights, of all that forecasts depend on and of how they are judged: 16 hexadecimal digits.
+        """The hash of the weights, of all that forecasts depend on and of its training: 16 hexadecimal digits.
 
         That is `training` but what is TOLD; a model of the first format has an id without it. No clock is in it.
         """

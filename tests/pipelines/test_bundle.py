@@ -179,7 +179,7 @@ def test_a_model_of_the_first_format_opens_and_keeps_its_id(tmp_path: Path) -> N
 
 
 def test_a_model_of_the_first_format_that_is_trained_again_has_an_id_of_its_own(tmp_path: Path) -> None:
-    """The present id also stands for when its last label settled, and for its reference."""
+    """The present id also stands for when its last label settled."""
     old = load_bundle(FIRST_SCHEMA)
     first, second = (save_bundle(old.fitted, old.config, old.fingerprint, {}, tmp_path) for _ in range(2))
     assert first == second
