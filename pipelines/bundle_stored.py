@@ -9,9 +9,9 @@ from pipelines.bundle_files import WEIGHTS, canonical, digest
 CORE = ("config", "features", "scaler", "text_scaler", "calibration", "text_fingerprint")
 ID_SCHEME = "id_scheme"  # of a model of the first format, in `training`, wherever it is saved: it keeps its id
 FIRST = 1
-# What is told of the lake, of names and of the test fold: the same model may be trained from another copy of the lake,
-# and what came after its training must not change its id.
-TOLD = ("rows", "last_session", "text_encoder", "reference")
+# Of what is known of the training, the part that the id stands for; the rest tells of the lake or of the test fold, and
+# what came after its training must not change a model's id.
+UNDER_ID = ("settled_at",)
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Stored:
     def model_id(self) -> str:
         """The hash of the weights, of all that forecasts depend on and of its training: 16 hexadecimal digits.
 
-        That is `training` but what is TOLD; a model of the first format has an id without it. No clock is in it.
+        That is UNDER_ID of `training`; a model of the first format has an id without it. No clock is in it.
         """
         named = {"format": FIRST, **self.core, "files": {WEIGHTS: digest(self.weights)}}
         if self.training.get(ID_SCHEME) != FIRST:
-            judged = {key: value for key, value in self.training.items() if key not in TOLD}
+            judged = {key: self.training.get(key) for key in UNDER_ID}
             named |= {"format": 2, "training": digest(canonical(judged))}
         return digest(json.dumps(named, sort_keys=True).encode())[:16]
