@@ -53,6 +53,19 @@ class Bundle:
     training: dict[str, Any]
     stored: Stored = field(repr=False)
 
+    def check_clock(self, config: TapewireConfig) -> None:
+        """Raises ModelError where the model decides at other times than a workspace of these settings.
+
+        There it would forecast before its own decision, or after.
+        """
+        own, here = ((each.calendar, each.decision) for each in (self.config, config))
+        if own != here:
+            raise ModelError(
+                f"{self.model_id}: expected a model of calendar {here[0]} and decision {here[1]}, as tapewire.toml "
+                f"says, found one of {own[0]} and {own[1]}. Train one with these settings, promote another "
+                "(`tapewire models promote ID`), or set `calendar` and `decision` back."
+            )
+
     def save_pretrained(self, folder: Path) -> None:
         """Write the model into `folder`, whole or not at all; nothing changes where it is there already.
 

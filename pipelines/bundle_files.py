@@ -24,6 +24,7 @@ CARD = "README.md"
 FILES = (CARD, CONFIG, WEIGHTS, TRAINING)
 
 _MIB = 2**20
+DEEPEST = 32  # of JSON within JSON; a model's own is 5, and no reader that recurses comes near its limit
 LARGEST = {MANIFEST: 64 * _MIB, CARD: _MIB, CONFIG: 64 * _MIB, TRAINING: 64 * _MIB, WEIGHTS: 16 * 1024 * _MIB}
 
 Paths = Mapping[str, Path]
@@ -105,7 +106,7 @@ def parse_canonical(content: bytes, where: str) -> dict[str, Any]:
     tree = parse_json(content, where)
     try:
         same = canonical(tree) == content
-    except (ValueError, RecursionError):
+    except ValueError:
         same = False
     if not same:
         raise ModelError(
@@ -115,14 +116,25 @@ def parse_canonical(content: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object. Raises ModelError where it is none."""
+    """A JSON object. Raises ModelError where it is none, or nested deeper than any of a model's."""
     try:
         tree = json.loads(content.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: expected JSON, found: {error}. Restore it or train again.") from error
     if not isinstance(tree, dict):
         raise ModelError(f"{where}: expected a JSON object, found {type(tree).__name__}. Restore it or train again.")
+    if _is_deep(tree):
+        raise ModelError(f"{where}: expected JSON nested at most {DEEPEST} deep, found it deeper. Train again.")
     return tree
+
+
+def _is_deep(tree: Any) -> bool:
+    """Whether an object or array lies deeper than DEEPEST; level by level, so that no depth is too deep to tell."""
+    level = [tree]
+    for _ in range(DEEPEST):
+        insides = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [each for inside in insides for each in inside if isinstance(each, dict | list)]
+    return bool(level)
 
 
 def digest(content: bytes) -> str:

@@ -29,7 +29,7 @@ from pipelines.config import TapewireConfig, parse_config
 from pipelines.train import Fitted
 
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
-MOST = 2**24  # elements of a tensor that no weight explains, such as the positions of a window
+MOST = 2**24  # elements that no weight explains, such as the positions of a window
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")  # as encoders/text/load.py makes them
 PICKLES = (b"PK\x03\x04", b"\x80")  # a zip, as torch writes them, and a bare pickle
 
@@ -69,7 +69,7 @@ def build(stored: Stored, where: str) -> tuple[Fitted, TapewireConfig]:
             raise ValueError(f"a valid_nll or settled_at that is none: {known[0]}, {known[2]}")
     except ConfigError as error:
         raise ModelError(f"{where}: expected settings that this version knows. {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ModelError(f"{where}: expected a whole and finite model, found: {error!r}. Train again.") from error
     weights = read_weights(stored.weights, where)
     with torch.random.fork_rng(devices=[]):  # drawn only to be overwritten: nobody's seed is moved
@@ -81,12 +81,12 @@ def read_weights(content: bytes, where: str) -> Weights:
     """Tensors by their names. Raises ModelError where the bytes are no safetensors, or a number is not finite."""
     try:
         weights: Weights = safetensors.torch.load(content)
+        broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         found = "a pickle, which is never opened" if content.startswith(PICKLES) else str(error) or repr(error)
         raise ModelError(f"{where}: expected {WEIGHTS} as safetensors, found: {found}. Train again.") from error
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{where}: expected finite weights, found NaN or infinity in {name}. Train again.")
+    if broken:
+        raise ModelError(f"{where}: expected finite weights, found NaN or infinity in {broken[0]}. Train again.")
     return weights
 
 
@@ -100,7 +100,7 @@ def _model(config: TapewireConfig, embedding: int, weights: Weights, where: str)
             f"{price.width} over {price.lookback} sessions, with {len(weights)} tensors. Train again."
         )
     try:
-        with _Bounded(max(MOST, *(tensor.numel() for tensor in weights.values()))):
+        with _Bounded(MOST + sum(tensor.numel() for tensor in weights.values())):
             model = build_model(price, config.fusion, len(FEATURES), embedding, config.news.window).eval()
     except (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError) as error:
         raise ModelError(f"{where}: expected settings that make a model, found: {error}. Train again.") from error
@@ -116,17 +116,18 @@ def _model(config: TapewireConfig, embedding: int, weights: Weights, where: str)
 
 
 class _Bounded(TorchFunctionMode):
-    """Refuses a tensor of more than `most` elements unmade. (torch's meta device would cost 2 s of imports.)"""
+    """Makes tensors of `most` elements in all, and refuses the next unmade. (torch's meta device: 2 s of imports.)"""
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self.most = most
+        self.left = most
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in MAKERS:
             size = args[0] if args and isinstance(args[0], tuple | list) else args
-            if math.prod(each for each in size if isinstance(each, int)) > self.most:
-                raise ValueError(f"a tensor of {list(size)}")
+            self.left -= math.prod(each for each in size if isinstance(each, int))
+            if self.left < 0:
+                raise ValueError(f"a tensor of {list(size)}, more than its weights explain")
         return function(*args, **(kwargs or {}))
 
 

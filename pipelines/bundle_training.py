@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data.errors import ModelError
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]  # numpy and floats hold it exactly
 
 
 class _Known(BaseModel):
@@ -51,9 +51,9 @@ class _Band(_Known):
 
 
 class _Reference(_Known):
-    news_window: int = Field(ge=1)
+    news_window: Annotated[Count, Field(ge=1)]
     inputs: dict[str, _Histogram]
-    band: _Band | None = None
+    band: _Band | None  # None where the test fold had no settled rows; never left out
 
 
 class _Training(_Known):
@@ -71,6 +71,12 @@ class _Training(_Known):
     def _settled(self) -> Self:
         np.datetime64(self.settled_at, "us")  # ValueError for the 31st of a month that has none
         return self
+
+
+def band_of(training: dict[str, Any]) -> dict[str, Any] | None:
+    """The backtest's band: what was measured on the test fold. None where nothing was, and in the first format."""
+    band: dict[str, Any] | None = (training.get("reference") or {}).get("band")
+    return band
 
 
 def check_training(training: dict[str, Any], where: str) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.bundle_stored import Stored
+from pipelines.bundle_training import band_of
 
 LABELS = {
     "rank_ic": "Rank IC",
@@ -63,7 +64,7 @@ def model_card(stored: Stored) -> str:
 def _metadata(stored: Stored) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    band = _band(stored.training)
+    band = band_of(stored.training) or {}
     measured = [
         EvalResult(
             task_type="time-series-forecasting",
@@ -122,7 +123,7 @@ def _metrics(training: dict[str, Any]) -> list[str]:
     lines = [
         f"Validation loss {training['valid_nll']:.4f} after {training['epochs']} epochs; chosen by it, so no evidence."
     ]
-    band = _band(training)
+    band = band_of(training)
     if not band:
         return [*lines, "", "It was not tested out of sample: no settled session was left for it."]
     nights = f"{band['nights']} sessions from {band['sessions'][0]} to {band['sessions'][1]}, {band['rows']} forecasts"
@@ -147,8 +148,3 @@ def _limits(config: dict[str, Any]) -> list[str]:
     if config["fusion"]["kind"] != "price_only":
         lines.append("- It needs headlines from feeds like those it was trained on, embedded by the very same encoder.")
     return lines
-
-
-def _band(training: dict[str, Any]) -> dict[str, Any]:
-    reference = training.get("reference") or {}
-    return reference.get("band") or {}

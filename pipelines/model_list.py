@@ -9,6 +9,7 @@ import numpy as np
 from data.errors import ModelError
 from pipelines import promotions
 from pipelines.bundle import Bundle, load_bundle
+from pipelines.bundle_training import band_of
 from pipelines.promotions import EVER, ID, Promotions, Role
 from pipelines.scorecard.card import scorecard
 from pipelines.table import aligned
@@ -83,37 +84,35 @@ class Compared:
 def list_models(runs: Path) -> Models:
     """Every model under `runs`, each opened to see whether it can be. Empty where there is none."""
     roles = Promotions.read(runs)
-    there = {path.name for path in runs.glob("*") if ID.fullmatch(path.name) and path.is_dir()}
-    listed = [_listed(runs, model_id, roles) for model_id in sorted(there | {each.model_id for each in roles.events})]
+    listed = [_listed(runs, model_id, roles) for model_id in sorted(_known(runs, roles))]
     order = {"champion": 0, "challenger": 1, None: 2, "retired": 3}
     return Models(tuple(sorted(listed, key=lambda each: order[each.role])))
 
 
 def promote(workspace: Workspace, model_id: str, now: np.datetime64) -> Models:
     """Make a model the champion, if it can be used. Raises ModelError where it cannot."""
-    load_bundle(workspace.runs, model_id)
+    _check_usable(workspace, model_id)
     promotions.promote(workspace.runs, model_id, now)
     return list_models(workspace.runs)
 
 
 def roll_back(workspace: Workspace, now: np.datetime64) -> Models:
     """Make the champion before this one champion again, if it can be used. Raises ModelError where it cannot."""
-    load_bundle(workspace.runs, Promotions.read(workspace.runs).before())
+    _check_usable(workspace, Promotions.read(workspace.runs).before())
     promotions.rollback(workspace.runs, now)
     return list_models(workspace.runs)
 
 
 def challenge(workspace: Workspace, model_id: str, now: np.datetime64) -> Models:
     """Let a model challenge the champion, if it can be used. Raises ModelError where it cannot."""
-    load_bundle(workspace.runs, model_id)
+    _check_usable(workspace, model_id)
     promotions.challenge(workspace.runs, model_id, now)
     return list_models(workspace.runs)
 
 
 def retire(workspace: Workspace, model_id: str, now: np.datetime64) -> Models:
     """Take a model out of the nightly job, usable or not. Raises ModelError for the champion and an unknown model."""
-    models = list_models(workspace.runs)
-    if model_id not in {each.model_id for each in models.models}:
+    if model_id not in _known(workspace.runs, Promotions.read(workspace.runs)):
         load_bundle(workspace.runs, model_id)  # says that there is none
     promotions.retire(workspace.runs, model_id, now)
     return list_models(workspace.runs)
@@ -122,8 +121,19 @@ def retire(workspace: Workspace, model_id: str, now: np.datetime64) -> Models:
 def compare(workspace: Workspace, first: str, second: str) -> Compared:
     """What is known of two models. Raises ModelError where one of them cannot be used."""
     bundles = [load_bundle(workspace.runs, model_id) for model_id in (first, second)]
-    reference = {each.model_id: _band(each.training) for each in bundles}
+    reference = {each.model_id: band_of(each.training) for each in bundles}
     return Compared(first, second, reference, _live(workspace, (first, second)))
+
+
+def _check_usable(workspace: Workspace, model_id: str) -> None:
+    """Raises ModelError where a model does not load, or where every night of this workspace would refuse it."""
+    load_bundle(workspace.runs, model_id).check_clock(workspace.config)
+
+
+def _known(runs: Path, roles: Promotions) -> set[str]:
+    """The models that are there, broken ones too, and those that were ever given a role."""
+    there = {path.name for path in runs.glob("*") if ID.fullmatch(path.name) and path.is_dir()}
+    return there | {each.model_id for each in roles.events}
 
 
 def _live(workspace: Workspace, models: tuple[str, ...]) -> dict[str, dict[str, Any] | None]:
@@ -149,7 +159,7 @@ def _listed(runs: Path, model_id: str, roles: Promotions) -> Listed:
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
     config, training = bundle.config, bundle.training
-    band = _band(training) or {}
+    band = band_of(training) or {}
     return {
         "price": config.price.kind if config.fusion.reads_price else None,
         "fusion": config.fusion.kind,
@@ -175,12 +185,6 @@ def _cells(listed: Listed) -> list[str]:
     until = (facts["sessions"] or ["-"])[-1]
     known = [reads, str(facts["tickers"]), until, facts["settled_at"][:16], f"{facts['valid_nll']:.4f}"]
     return [*named, *known, _estimate({"rank_ic": facts["rank_ic"]}, "rank_ic")]
-
-
-def _band(training: dict[str, Any]) -> dict[str, Any] | None:
-    reference = training.get("reference") or {}
-    band: dict[str, Any] | None = reference.get("band")
-    return band
 
 
 def _span(measured: dict[str, Any] | None) -> str:

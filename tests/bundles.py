@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.errors import ModelError
 from data.features import FEATURES
 from data.scaling import Scaler
 from fusion.calibration import Calibration
@@ -44,14 +45,21 @@ def forge(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     """Change a file, and make every hash right again: those of the files, the manifest's own, and the model's id."""
     (folder / name).write_bytes(change((folder / name).read_bytes()))
     contents = {each: (folder / each).read_bytes() for each in FILES}
-    config = parse_json(contents["config.json"], "a forged file")
-    core = {key: value for key, value in config.items() if key not in HUGGING_FACE}
     try:
-        training = parse_json(contents["training.json"], "a forged file")
+        config, training = (parse_json(contents[each], "a forged file") for each in ("config.json", "training.json"))
+        core = {key: value for key, value in config.items() if key not in HUGGING_FACE}
         model_id = Stored(core, training, contents["model.safetensors"]).model_id
-    except ValueError:  # numbers that no id is made of
+    except (ValueError, ModelError):  # what no id is made of
         model_id = folder.name
     (folder / MANIFEST).write_bytes(make_manifest(model_id, contents))
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """An object in an object, so many times."""
+    tree: dict[str, Any] = {}
+    for _ in range(depth):
+        tree = {"a": tree}
+    return tree
 
 
 def edit(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:

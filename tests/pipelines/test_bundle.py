@@ -3,7 +3,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,10 @@ from bundles import small_model, small_stored
 from huggingface_hub import ModelCard
 
 from data.errors import ModelError
+from encoders.price import PriceEncoderConfig
 from encoders.text.config import EncoderConfig
+from fusion.kinds import FusionConfig
+from pipelines import bundle_parts
 from pipelines.bundle import Bundle, files_of, load_bundle, save_bundle
 from pipelines.bundle_files import FILES, MANIFEST, write_folder
 from pipelines.bundle_format1 import _digest
@@ -22,6 +25,10 @@ from pipelines.score import Ask, score
 from pipelines.workspace import open_workspace
 
 FIRST_SCHEMA = Path(__file__).parents[1] / "fixtures" / "first_schema" / "runs"
+KINDS, FUSIONS = (
+    sorted(config.model_fields["kind"].default for config in get_args(get_args(union)[0]))
+    for union in (PriceEncoderConfig, FusionConfig)
+)
 MADE_AT = np.datetime64("2024-01-01", "us")
 
 
@@ -131,6 +138,26 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert (loaded.calibration, loaded.settled_at, loaded.epochs) == (fitted.calibration, fitted.settled_at, 3)
     assert (bundle.config, bundle.fingerprint, bundle.training["note"]) == (config, "f1" * 16, "x")
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *([f"price.kind={kind}"] for kind in KINDS),
+        *([f"fusion.kind={kind}"] for kind in FUSIONS),
+        ["price.kind=tokens", "price.stack=transformer"],
+        ["price.kind=tokens", "price.quantiser=rvq", "price.bins=64"],
+    ],
+    ids=" ".join,
+)
+def test_every_kind_loads_and_makes_no_more_than_its_weights_and_its_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
+    fitted, config = small_model(0, "price.lookback=64", "price.width=16", *settings)
+    fingerprint = "f1" * 16 if config.fusion.reads_text else None
+    folder = save_bundle(fitted, config, fingerprint, {}, tmp_path)
+    monkeypatch.setattr(bundle_parts, "MOST", config.price.lookback * config.price.width)
+    assert Bundle.from_pretrained(folder).config == config
 
 
 def test_handing_on_makes_the_same_files(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from bundles import REFERENCE, edit, forge, small_stored
+from bundles import REFERENCE, edit, forge, nested, small_stored
 
 from data.errors import ModelError
 from pipelines.bundle import Bundle, files_of, load_bundle
@@ -206,6 +206,7 @@ HEAD = "head.project.weight"
         pytest.param(reweighted(lambda w: w[HEAD].fill_(torch.nan)), f"NaN or infinity in {HEAD}", id="nan"),
         pytest.param(reweighted(lambda w: w[HEAD][0].fill_(torch.inf)), f"NaN or infinity in {HEAD}", id="inf"),
         pytest.param(reweighted(lambda w: w.clear()), "size of its weights", id="no tensors"),
+        pytest.param(reweighted(lambda w: w.update({HEAD: w[HEAD].to(torch.float8_e4m3fn)})), "Float8", id="float8"),
         pytest.param(lambda content: pickle.dumps(content), "a pickle, which is never opened", id="pickle"),
         pytest.param(pickled, "a pickle, which is never opened", id="torch.save"),
         pytest.param(lambda content: content[: len(content) // 2], "as safetensors", id="half of it"),
@@ -228,6 +229,9 @@ def test_forged_weights_are_refused(folder: Path, change: Callable[[bytes], byte
         pytest.param(lambda tree: tree["text_scaler"].update(centre=[], scale=[]), "a scaler", id="no text scaler"),
         pytest.param(lambda tree: tree["text_scaler"].update(limit=-1), "not positive", id="negative limit"),
         pytest.param(lambda tree: tree["scaler"].update(limit="5"), "'5' for a number", id="limit as words"),
+        pytest.param(lambda tree: tree["scaler"].update(limit=10**400), "too large", id="limit beyond float"),
+        pytest.param(lambda tree: tree["scaler"]["centre"].__setitem__(0, 10**400), "too large", id="centre beyond"),
+        pytest.param(lambda tree: tree["calibration"].update(df=10**400), "too large", id="calibration beyond float"),
         pytest.param(lambda tree: tree["calibration"].update(text=True), "True for a number", id="true for a number"),
         pytest.param(lambda tree: tree["text_scaler"]["centre"].append(0), "a scaler", id="text scaler too long"),
         pytest.param(lambda tree: tree["text_scaler"]["centre"].__setitem__(0, "x"), "finite", id="words"),
@@ -242,6 +246,9 @@ def test_forged_weights_are_refused(folder: Path, change: Callable[[bytes], byte
         pytest.param(lambda tree: tree.update(text_fingerprint=None), "32 hexadecimal digits", id="no fingerprint"),
         pytest.param(lambda tree: tree.update(text_fingerprint="../../x"), "32 hexadecimal digits", id="a path"),
         pytest.param(lambda tree: tree["config"].update(fusion={"kind": "price_only"}), "no text", id="reads no text"),
+        pytest.param(lambda tree: tree.update(config=nested(600)), "nested at most 32 deep", id="nested 600 deep"),
+        pytest.param(lambda tree: tree.update(config=nested(31)), "nested at most", id="nested 33 deep"),
+        pytest.param(lambda tree: tree.update(config=nested(30)), "a: not a key", id="nested 32 deep"),
         pytest.param(lambda tree: tree.update(config=[]), "finite model", id="settings as a list"),
         pytest.param(lambda tree: tree["config"].update(unknown=1), "unknown", id="unknown setting"),
         pytest.param(lambda tree: tree["config"]["price"].update(width=8), "not of these settings", id="another width"),
@@ -264,6 +271,14 @@ def test_forged_weights_are_refused(folder: Path, change: Callable[[bytes], byte
 def test_forged_settings_are_refused(folder: Path, change: Callable[[Tree], object], said: str) -> None:
     edit(folder, "config.json", change)
     assert said in refused(folder)
+
+
+def test_tensors_that_are_small_each_and_huge_together_are_not_made(folder: Path) -> None:
+    """A few kilobytes with as many tensors as layers and one as wide as they are, of a model of 126 MB."""
+    weights = {"wide": torch.zeros(256), **{str(n): torch.zeros(1) for n in range(60)}}
+    forge(folder, WEIGHTS, lambda _: safetensors.torch.save(weights))
+    edit(folder, "config.json", lambda tree: tree["config"]["price"].update(layers=60, width=256))
+    assert "more than its weights explain" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +309,9 @@ def test_forged_facts_are_refused(folder: Path, change: Callable[[Tree], object]
         pytest.param(lambda tree: tree.update(rows=[1]), "rows", id="rows as a list"),
         pytest.param(lambda tree: tree.update(reference=[1]), "reference", id="reference as a list"),
         pytest.param(lambda tree: tree.update(reference={"band": 3}), "reference", id="half a reference"),
+        pytest.param(lambda tree: tree["reference"].pop("band"), "reference.band", id="no band"),
+        pytest.param(lambda tree: tree["reference"].update(news_window=10**30), "news_window", id="beyond numpy"),
+        pytest.param(lambda tree: tree["reference"].update(more=nested(600)), "nested", id="nested 600 deep"),
         pytest.param(lambda tree: tree["reference"].update(band=3), "reference.band", id="band as a number"),
         pytest.param(
             lambda tree: tree["reference"]["inputs"].update(x={"edges": ["x"], "counts": [1, 2], "usual": 0.1}),

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import REFERENCE, edit, small_model
+import safetensors.torch
+import torch
+from bundles import REFERENCE, edit, forge, nested, small_model
 
 from pipelines.bundle import save_bundle
 from pipelines.promotions import Promotions
@@ -74,15 +76,36 @@ def test_a_broken_model_is_listed_with_its_fault(folder: Path, models: list[str]
     assert f"{models[0]} cannot be used" in tapewire(folder, "models", "list").out
 
 
-def test_a_model_of_odd_facts_is_listed_with_its_fault(folder: Path, models: list[str], tapewire: Tapewire) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda at: edit(at, "training.json", lambda tree: tree.update(tickers=5)), "tickers", id="facts"),
+        pytest.param(
+            lambda at: edit(at, "config.json", lambda tree: tree["scaler"].update(limit=10**400)), "large", id="number"
+        ),
+        pytest.param(
+            lambda at: edit(at, "config.json", lambda tree: tree.update(config=nested(600))), "nested", id="depth"
+        ),
+        pytest.param(
+            lambda at: forge(
+                at, "model.safetensors", lambda _: safetensors.torch.save({"x": torch.ones(2).to(torch.float8_e4m3fn)})
+            ),
+            "Float8",
+            id="float8",
+        ),
+    ],
+)
+def test_a_forged_model_is_listed_with_its_fault(
+    folder: Path, models: list[str], tapewire: Tapewire, change: Callable[[Path], None], said: str
+) -> None:
     first = folder / "runs" / models[0]
-    edit(first, "training.json", lambda tree: tree.update(tickers=5))
+    change(first)
     forged = json.loads((first / "manifest.json").read_text())["model_id"]
     first.rename(first.with_name(forged))
     ran = tapewire(folder, "models", "list", "--json")
     assert ran.code == 0, ran.err
     listed = {each["model"]: each["fault"] for each in ran.json["models"]}
-    assert "tickers" in listed[forged]
+    assert said in listed[forged]
     assert listed[models[1]] == listed[models[2]] == ""
 
 
@@ -94,6 +117,25 @@ def test_a_model_that_cannot_be_used_gets_no_role(
     for name in (models[0], "0" * 16, "../../etc"):
         assert tapewire(folder, "models", command, name).code == 2
     assert Promotions.read(folder / "runs").events == ()
+
+
+@pytest.mark.parametrize("command", ["promote", "challenge"])
+def test_a_model_of_another_clock_gets_no_role(folder: Path, tapewire: Tapewire, command: str) -> None:
+    """Every night would refuse it."""
+    fitted, config = small_model(0, "decision=close")
+    other = save_bundle(fitted, config, "f1" * 16, {}, folder / "runs").name
+    refused = tapewire(folder, "models", command, other)
+    assert refused.code == 2
+    assert "expected a model of calendar XNYS and decision nightly" in " ".join(refused.err.split())
+    assert Promotions.read(folder / "runs").events == ()
+    assert tapewire(folder, "models", command, other, "--set", "decision=close").code == 0
+
+
+def test_a_rollback_to_a_model_of_another_clock_is_refused(folder: Path, models: list[str], tapewire: Tapewire) -> None:
+    for name in models[:2]:
+        tapewire(folder, "models", "promote", name)
+    assert tapewire(folder, "models", "rollback", "--set", "decision=close").code == 2
+    assert Promotions.read(folder / "runs").champion() == models[1]
 
 
 def test_a_rollback_to_a_model_that_is_gone_is_refused(folder: Path, models: list[str], tapewire: Tapewire) -> None:
