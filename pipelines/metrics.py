@@ -90,7 +90,7 @@ def evaluate_draws(forecast: Distribution, realised: Floats, days: Days) -> dict
         "mcc": _mcc(prob > 0.5, up, days),
         "auc": _auc(prob, up, days),
         "brier": days.means((prob - up) ** 2),
-        "pinball": days.means(_pinball(forecast, realised)),
+        "pinball": days.means(pinball(forecast.quantiles(QUANTILES), realised)),
     }
 
 
@@ -114,17 +114,23 @@ def rank_ic(score: Floats, realised: Floats, days: Days) -> Draws:
 
     A day on which all scores tie counts as 0: no ranking was made.
     """
-    daily = np.full(days.count, np.nan)
-    order = np.argsort(days.day, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(days.day))[:-1]):
-        if len(rows) >= FEWEST_TICKERS:
-            daily[days.day[rows[0]]] = _spearman(score[rows], realised[rows])
+    daily = daily_rank_ic(score, realised, days.day)
     counted = np.isfinite(daily)
     if not counted.any():
         return np.full(len(days.weights), np.nan)
     with np.errstate(invalid="ignore"):
         mean: Draws = days.weights[:, counted] @ daily[counted] / days.weights[:, counted].sum(axis=1)
     return mean
+
+
+def daily_rank_ic(score: Floats, realised: Floats, day: Ints) -> Floats:
+    """The Spearman correlation [D] across the tickers of each day; NaN for fewer than FEWEST_TICKERS.
+
+    `day` [M] is each row's day as 0 .. D-1, none of which is without rows.
+    """
+    rows_of = np.split(np.argsort(day, kind="stable"), np.cumsum(np.bincount(day))[:-1]) if len(day) else []
+    each = [_spearman(score[rows], realised[rows]) if len(rows) >= FEWEST_TICKERS else np.nan for rows in rows_of]
+    return np.array(each, dtype=np.float64)
 
 
 def _spearman(first: Floats, second: Floats) -> float:
@@ -164,9 +170,9 @@ def _auc(prob: Floats, up: npt.NDArray[np.bool_], days: Days) -> Draws:
     return auc
 
 
-def _pinball(forecast: Distribution, realised: Floats) -> Floats:
-    """Mean pinball loss over the quantile levels, per row, in log return."""
+def pinball(quantiles: Floats, realised: Floats) -> Floats:
+    """Mean pinball loss over the levels of QUANTILES, per row, in log return."""
     levels = np.asarray(QUANTILES)
-    error = realised[:, None] - forecast.quantiles(QUANTILES)
+    error = realised[:, None] - quantiles
     loss: Floats = np.maximum(levels * error, (levels - 1) * error).mean(axis=1)
     return loss

@@ -137,7 +137,8 @@ class Nights:
         return settle(self.workspace, self.label(night), self.decided(night), self.decided(night))
 
     def seal(self, night: int) -> Seal:
-        return seal(self.workspace, self.label(night), {"models": {}}, self.decided(night))
+        record = {"calendar": "XNYS", "decision": "nightly", "models": {}}
+        return seal(self.workspace, self.label(night), record, self.decided(night))
 
     def run(self, *nights: int, skill: float = 0.0, challenger: float | None = None) -> None:
         """Whole nights: bars, forecasts, settlements, seal."""

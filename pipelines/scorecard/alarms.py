@@ -4,9 +4,9 @@
   the backtest's own 95% interval. Read every night, so by an e-process (`evidence.py`): where the live mean is not
   below, the chance of ever being alarmed is at most 1 / `CERTAIN` a rule, however long it runs. (That the backtest's
   own interval is too high is another 2.5%.)
-- drift: an input's PSI was above its threshold (`drift.threshold`) in at least 3 of the last 5 nights. At 1% a night,
-  nights independent, that is once in about 1e5 nights an input.
-- coverage: the newest night scored too little of the universe. Exact: no false alarm.
+- drift: an input's PSI was above its threshold (`drift.threshold`) in at least 3 of the last 5 sealed nights. With
+  independent nights, and a threshold read off 250 of them, that alarms 0.7% of inputs within 250 nights.
+- coverage: the newest sealed night scored too little of the universe. Exact: no false alarm.
 - stale: sessions have closed since the last sealed night. Exact.
 """
 
@@ -63,7 +63,10 @@ def evidence_below(daily: Floats, known: Mapping[str, Any]) -> Floats:
 
 
 def drift(model_id: str, nights: Sequence[Mapping[str, float]], reference: Mapping[str, Any] | None) -> list[Alarm]:
-    """Alarms of the newest nights' drift (see `input_drift`), oldest first; none without a reference."""
+    """Alarms of the sealed nights' drift (see `input_drift`), oldest first; {} where the model had none that night.
+
+    None without a reference.
+    """
     if reference is None:
         return []
     counts: dict[str, int] = {}

@@ -92,26 +92,29 @@ def scorecard(workspace: Workspace, clock: Now = utc_now) -> Scorecard:
     """The card as the lake stands; `clock` tells how many nights are due. Empty before anything was scored."""
     chain = read_seals(workspace.lake)
     records = [json.loads(seal.record) for seal in chain]
-    settled = read_settlements(workspace.lake)
+    settled = read_settlements(workspace.lake, chain)
     facts = {model_id: _training(workspace, model_id) for model_id in settled.models()}
     settled = settled.proven(_settled_at(facts))
     promotions = Promotions.read(workspace.runs)
     models, found = [], [*_stale(workspace, chain, clock())]
     for model_id, (training, note) in facts.items():
         role = promotions.role(model_id) or "retired"
-        nights = [record["models"][model_id] for record in records if model_id in record.get("models", {})]
+        drifts = [record.get("models", {}).get(model_id, {}).get("drift") or {} for record in records]
         live = settled.of(model_id, "live")
         daily = by_day(live.judged.outcomes())
         reference = training.get("reference")
         parts = {
             **_live(live, daily, reference),
             **_apart(settled, model_id),
-            **_inputs(nights, reference),
+            **_inputs(drifts[-1] if drifts else {}, reference),
             "note": note,
         }
         models.append(ModelCard(model_id, role, parts))
         if role != "retired":
-            found += _alarms(model_id, _on_time(live, daily), nights, reference, workspace.config.nightly.coverage)
+            found += alarms.below_band(model_id, _on_time(live, daily), (reference or {}).get("band"))
+            found += alarms.drift(model_id, drifts, reference)
+    for record in records[-1:]:
+        found += _coverage(record, promotions, workspace.config.nightly.coverage)
     ranked = sorted(models, key=lambda model: (("champion", "challenger", "retired").index(model.role), model.model_id))
     return Scorecard(
         through=str(chain[-1].night) if chain else None,
@@ -163,7 +166,8 @@ def _live(live: Settlements, daily: Daily, reference: Record | None) -> Record:
 def _apart(settled: Settlements, model_id: str) -> Record:
     """What is on no live card: late forecasts and replays with measures of their own, in-sample ones counted.
 
-    So are `unproven` ones: replays of a model of which nobody knows any more what it was fitted on.
+    So are `unproven` ones: replays of a model of which nobody knows any more what it was fitted on, and what says
+    live and is not under the seal of its own night.
     """
     parts: Record = {}
     for standing in ("late", "replay"):
@@ -208,9 +212,8 @@ def _error_drift(daily: Daily) -> Record | None:
     return {"nights": len(recent), "before": float(before.mean()), **Interval.of(drawn[0] - drawn[1]).as_dict()}
 
 
-def _inputs(nights: list[Record], reference: Record | None) -> Record:
+def _inputs(newest: Record, reference: Record | None) -> Record:
     """The newest night's PSI of each input, what it would be without drift, and what is unusual."""
-    newest = nights[-1].get("drift") if nights else None
     if not newest or reference is None:
         return {"drift": None}
     rows = int(newest[ROWS])
@@ -225,17 +228,21 @@ def _inputs(nights: list[Record], reference: Record | None) -> Record:
 def _on_time(live: Settlements, daily: Daily) -> Daily:
     """The measures of what was settled in its own night, so that no night that was read changes later."""
     judged = live.judged
-    late = ~judged.rows["on_time"]
-    return by_day(judged.take(~late).outcomes()) if late.any() else daily
+    late, session = ~judged.rows["on_time"], judged.rows["target_session"]
+    of_late = session.isin(session[late])
+    anew = by_day(judged.take(of_late & ~late).outcomes())
+    return daily.replaced(session[late].to_numpy(dtype="datetime64[D]"), anew)
 
 
-def _alarms(
-    model_id: str, on_time: Daily, nights: list[Record], reference: Record | None, least: float
-) -> Iterator[Alarm]:
-    yield from alarms.below_band(model_id, on_time, (reference or {}).get("band"))
-    yield from alarms.drift(model_id, [night["drift"] for night in nights if night.get("drift")], reference)
-    if nights:
-        yield from alarms.coverage(model_id, nights[-1]["scored"], nights[-1]["members"], least)
+def _coverage(record: Record, promotions: Promotions, least: float) -> Iterator[Alarm]:
+    """Of a night's `record`, for each model that was to forecast and has a role still; one that failed scored 0."""
+    told = record.get("models", {})
+    members = max((said["members"] for said in told.values()), default=0)
+    failed = {"scored": 0, "members": members}
+    for model_id in sorted({*told, *record.get("challengers", ())}):
+        if promotions.role(model_id) in ("champion", "challenger"):
+            said = told.get(model_id, failed)
+            yield from alarms.coverage(model_id, said["scored"], said["members"], least)
 
 
 def _stale(workspace: Workspace, chain: list[Seal], now: np.datetime64) -> list[Alarm]:

@@ -63,6 +63,8 @@ def unusual(drift: Mapping[str, float], reference: Mapping[str, Any]) -> dict[st
 def threshold(known: Mapping[str, Any], rows: int) -> float:
     """What 99% of nights without drift stay below, for a night of `rows`: the reference's own nights, or chance.
 
+    Read off few nights it is uncertain, so that more than 1% of later ones lie above: see docs/scorecard.md.
+
     `known` is an entry of the reference's inputs.
     """
     return max(float(known["usual"]), float(chi2.ppf(USUAL, len(known["counts"]) - 1)) * _noise(known, rows))

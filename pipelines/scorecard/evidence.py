@@ -20,7 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data.types import QUANTILES
-from pipelines.scorecard.measures import Floats, pinball
+from pipelines.metrics import pinball
+from pipelines.scorecard.measures import Floats
 
 FRACTIONS = 0.9 * 0.5 ** np.arange(7)
 ENOUGH = 20.0  # 1 / alpha with alpha = .05

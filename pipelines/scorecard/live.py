@@ -15,10 +15,10 @@ from data.packing import naive_utc
 from data.schemas import KEYS
 from data.types import QUANTILES
 from pipelines.scorecard.measures import Outcomes
+from pipelines.scorecard.seal import Seal, vouched
 
 KEY = list(KEYS["forecasts"])
 ONE = ["target_session", "ticker", "model_id"]
-STANDINGS = ("live", "late", "replay", "in-sample")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,14 @@ class Settlements:
         yield from sorted(self.rows["model_id"].unique())
 
 
-def read_settlements(lake: Lake) -> Settlements:
-    """All of them, by session, ticker and model. Raises LakeError where a forecast lacks a quantile."""
-    names = [*KEY, "target", "standing", "decision_at", "made_at", "mean", "prob_up", "quantiles"]
+def read_settlements(lake: Lake, chain: list[Seal]) -> Settlements:
+    """All of them, by session, ticker and model. Raises LakeError where a forecast lacks a quantile.
+
+    A live forecast that the seal of its own night does not have is "unproven". What was settled twice counts as it was
+    settled first: a settlement is never changed, so the other is a forgery, which `verify` names.
+    """
+    stamps = ["decision_at", "made_at", "recorded_at"]
+    names = [*KEY, "target", "standing", *stamps, "mean", "prob_up", "quantiles"]
     stored = lake.read("forecasts", names)
     if not pc.all(pc.equal(pc.list_value_length(stored["quantiles"]), len(QUANTILES))).as_py() and len(stored):
         raise LakeError(
@@ -85,7 +90,10 @@ def read_settlements(lake: Lake) -> Settlements:
         )
     quantiles = pc.list_flatten(stored["quantiles"]).to_numpy().reshape(-1, len(QUANTILES))
     rows = to_frame(stored.drop_columns(["quantiles"])).assign(place=np.arange(len(stored)))
-    settled = lake.frame("settlements", [*KEY, "night", "outcome", "realised"]).drop_duplicates(KEY)
+    in_time = vouched(chain, rows["target_session"], naive_utc(rows.pop("recorded_at")))
+    rows["standing"] = rows["standing"].astype(object).mask((rows["standing"] == "live") & ~in_time, "unproven")
+    settled = lake.frame("settlements", [*KEY, "night", "outcome", "realised"])
+    settled = settled.sort_values("night", kind="stable").drop_duplicates(KEY)
     rows = rows.merge(settled, on=KEY, how="left").sort_values([*ONE, "made_at", "data_version"], ignore_index=True)
     place = rows.pop("place").to_numpy()
     return Settlements(

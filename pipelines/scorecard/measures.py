@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import gammaln, stdtrit
 
 from data.types import QUANTILES
-from pipelines.metrics import Days, Interval, rank_ic
+from pipelines.metrics import Days, Interval, daily_rank_ic, pinball
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -54,6 +54,16 @@ class Daily:
     def __len__(self) -> int:
         return len(self.day)
 
+    def replaced(self, days: npt.NDArray[np.datetime64], anew: "Daily") -> "Daily":
+        """The same with `days` as `anew` measures them; one that it lacks is left out."""
+        kept = ~np.isin(self.day, days)
+        order = np.argsort(np.concatenate([self.day[kept], anew.day]))
+        values = {name: np.concatenate([own[kept], anew.values[name]])[order] for name, own in self.values.items()}
+        day, rows = (
+            np.concatenate([own[kept], new])[order] for own, new in ((self.day, anew.day), (self.rows, anew.rows))
+        )
+        return Daily(day, rows, values)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -73,13 +83,9 @@ class Estimate:
 def by_day(outcomes: Outcomes) -> Daily:
     """Every measure of each day. Empty for no rows."""
     label, day = np.unique(outcomes.day, return_inverse=True)
-    each = Days(day, np.eye(len(label)))  # every day is drawn alone
-    of_rows = _of_rows(outcomes)
-    values = (
-        {name: each.means(of_rows[name]) for name in of_rows} if len(label) else dict.fromkeys(of_rows, np.empty(0))
-    )
-    correlation = rank_ic(outcomes.mean, outcomes.realised, each) if len(label) else np.empty(0)
-    return Daily(label, np.bincount(day, minlength=len(label)), {"rank_ic": correlation, **values})
+    rows = np.bincount(day, minlength=len(label))
+    means = {name: np.bincount(day, each, len(label)) / rows for name, each in _of_rows(outcomes).items()}
+    return Daily(label, rows, {"rank_ic": daily_rank_ic(outcomes.mean, outcomes.realised, day), **means})
 
 
 def estimates(daily: Daily) -> dict[str, Estimate | None]:
@@ -117,14 +123,6 @@ def between_quantiles(outcomes: Outcomes) -> Floats:
 def expected_between() -> Floats:
     """The shares [Q + 1] that a calibrated forecast gives."""
     return np.diff([0.0, *QUANTILES, 1.0])
-
-
-def pinball(quantiles: Floats, realised: Floats) -> Floats:
-    """Mean pinball loss over the levels, per row, in log return."""
-    levels = np.asarray(QUANTILES)
-    error = realised[:, None] - quantiles
-    loss: Floats = np.maximum(levels * error, (levels - 1) * error).mean(axis=1)
-    return loss
 
 
 def _of_rows(outcomes: Outcomes) -> dict[str, Floats]:

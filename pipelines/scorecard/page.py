@@ -65,7 +65,10 @@ def _model(model: Mapping[str, Any]) -> Iterator[str]:
     if model["in_sample"]:
         yield f"In-sample: {model['in_sample']} rows, on no scorecard."
     if model["unproven"]:
-        yield f"Replayed: {model['unproven']} rows, on no scorecard: what the model was fitted on is not known."
+        yield (
+            f"Unproven: {model['unproven']} rows, on no scorecard: replays where nobody knows what the model was "
+            "fitted on, and forecasts that say live and are not under the seal of their own night."
+        )
     yield ""
 
 

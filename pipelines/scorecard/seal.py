@@ -71,6 +71,11 @@ class Seal:
         stamps = {name: str(said[name]) for name in ("night", "target_session", "sealed_at")}
         return hashlib.sha256(json.dumps(said | stamps, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def intact(self) -> bool:
+        """Whether it says what it said when it was made."""
+        return self.digest() == self.sha256
+
     def as_dict(self) -> dict[str, object]:
         """JSON-ready, without the record."""
         stamps = {name: str(getattr(self, name)) for name in ("night", "target_session", "sealed_at")}
@@ -163,6 +168,19 @@ def seal_of(chain: list[Seal], target_session: Any, recorded_at: Any) -> Ints:
     # Seals ascend in both, so the first that is late enough in both is the later of the two firsts.
     by_session = np.searchsorted(targets, np.asarray(target_session, dtype="datetime64[D]"), side="left")
     return np.maximum(by_session, first_decision(recorded_at, stamps)).astype(np.int64)
+
+
+def vouched(chain: list[Seal], target_session: Any, recorded_at: Any) -> npt.NDArray[np.bool_]:
+    """Which forecasts, [rows], the seal of their own night has; or may have, where the night is after the last sealed.
+
+    Any other was recorded after that seal, or its night has none: nothing but a clock says that it was made in time.
+    """
+    session = np.asarray(target_session, dtype="datetime64[D]")
+    targets = np.array([seal.target_session for seal in chain], dtype="datetime64[D]")
+    own = np.append(targets, np.datetime64("NaT"))[seal_of(chain, session, recorded_at)] == session
+    to_come = np.searchsorted(targets, session) == len(chain)
+    found: npt.NDArray[np.bool_] = own | to_come
+    return found
 
 
 def digest(rows: pa.Table, table: str) -> str:

@@ -40,8 +40,9 @@ class Settled:
     added: int
 
     def as_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        return {**vars(self), "night": str(self.night)}
+        """JSON-ready, and the same whichever call settled: what stands, without `added`."""
+        stands = {name: value for name, value in vars(self).items() if name != "added"}
+        return {**stands, "night": str(self.night)}
 
 
 def settle(workspace: Workspace, night: np.datetime64, recorded_by: np.datetime64, now: np.datetime64) -> Settled:

@@ -3,6 +3,7 @@
 Each night is counted and hashed again from the tables. What it proves and what not: see `seal.py`.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,15 +11,17 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data.asof import known
-from data.calendar import sessions
+from data.asof import Instants, known
+from data.calendar import Labels, Sessions, sessions
 from data.errors import ConfigError
 from data.lake import Lake
 from data.packing import naive_utc
 from data.scan import Span
 from data.schemas import KEYS
-from pipelines.scorecard.seal import Ints, Seal, digest, places, read_seals
+from pipelines.config import TapewireConfig
+from pipelines.scorecard.seal import Ints, Seal, digest, places, read_seals, vouched
 from pipelines.workspace import Workspace
 
 BLOCK = 50  # nights read at a time
@@ -39,12 +42,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was recomputed, and the findings by night, the first first. `unsealed` rows await the next night's seal."""
+    """What was recomputed, and the findings by night, the first first.
+
+    `unsealed` rows await the next night's seal. `unproven` forecasts say live and are not under the seal of their own
+    night: no card counts them.
+    """
 
     nights: int
     forecasts: int
     settlements: int
     unsealed: int
+    unproven: int
     head: str
     findings: tuple[Finding, ...]
 
@@ -61,6 +69,7 @@ class Verified:
             "forecasts": self.forecasts,
             "settlements": self.settlements,
             "unsealed": self.unsealed,
+            "unproven": self.unproven,
             "head": self.head,
             "findings": [finding.as_dict() for finding in self.findings],
         }
@@ -70,7 +79,8 @@ class Verified:
         under = f"{self.nights} nights, {self.forecasts} forecasts and {self.settlements} settlements"
         if not self.findings:
             waiting = f" {self.unsealed} later rows await the next seal." if self.unsealed else ""
-            return [f"Intact: {under} are as they were sealed.{waiting}", f"Head: {self.head or 'none yet'}"]
+            unproven = f" {self.unproven} say live and no card counts them: unproven." if self.unproven else ""
+            return [f"Intact: {under} are as they were sealed.{waiting}{unproven}", f"Head: {self.head or 'none yet'}"]
         where = [f"  {finding.night}: {finding.what}".replace("NaT", "chain") for finding in self.findings]
         return [f"Not intact: of {under}, this differs from what was sealed:", *where]
 
@@ -84,11 +94,14 @@ def verify(workspace: Workspace, head: str | None = None) -> Verified:
         raise ConfigError(f"--head {head}: expected at least {SHORTEST_HEAD} characters of a seal's sha256.")
     lake = workspace.lake
     chain = read_seals(lake)
-    dates = lake.read("forecasts", ["target_session", "recorded_at"])
+    dates = lake.read("forecasts", ["target_session", "recorded_at", "standing"])
     place = places(dates, chain)
-    findings = [*_chain_findings(chain), *_head_findings(chain, head), *_late_findings(workspace)]
+    live = dates.filter(pc.equal(dates["standing"], "live"))
+    session, recorded_at = live["target_session"].to_numpy(), naive_utc(live["recorded_at"].to_pandas())
+    findings = [*_chain_findings(chain), *_head_findings(chain, head)]
+    findings += _late_findings(chain, workspace.config, session, recorded_at)
     findings += _forecast_findings(lake, chain, dates["target_session"].to_numpy(), place)
-    findings += _settlement_findings(lake, chain)
+    findings += [*_settlement_findings(lake, chain), *_doubt_findings(lake)]
     nights = lake.frame("settlements", ["night"])["night"]
     later = nights > pd.Timestamp(chain[-1].night) if chain else nights.notna()
     ordered = sorted(findings, key=lambda finding: (np.isnat(finding.night), finding.night))
@@ -97,6 +110,7 @@ def verify(workspace: Workspace, head: str | None = None) -> Verified:
         forecasts=int((place < len(chain)).sum()),
         settlements=int((~later).sum()),
         unsealed=int((place == len(chain)).sum() + later.sum()),
+        unproven=int((~vouched(chain, session, recorded_at)).sum()),
         head=chain[-1].sha256 if chain else "",
         findings=tuple(ordered),
     )
@@ -104,7 +118,7 @@ def verify(workspace: Workspace, head: str | None = None) -> Verified:
 
 def _chain_findings(chain: list[Seal]) -> Iterator[Finding]:
     for seal in chain:
-        if seal.digest() != seal.sha256:
+        if not seal.intact:
             yield Finding(seal.night, "the seal itself was changed: its hash is not that of what it says")
     if chain and chain[0].previous:
         yield Finding(chain[0].night, "the chain does not begin here: a seal before it was removed")
@@ -122,20 +136,30 @@ def _head_findings(chain: list[Seal], head: str | None) -> Iterator[Finding]:
         yield Finding(np.datetime64("NaT", "D"), what)
 
 
-def _late_findings(workspace: Workspace) -> Iterator[Finding]:
-    """Forecasts that say live, and also that they were recorded after their session had opened."""
-    names = ["target_session", "recorded_at", "standing"]
-    rows = workspace.lake.frame("forecasts", names)
-    rows = rows[(rows["standing"] == "live").to_numpy(dtype=bool)]
-    exchange = sessions(workspace.config.calendar, workspace.config.decision)
-    for session, of_session in rows.groupby("target_session"):
-        at = int(exchange.index([session])[0])
+def _late_findings(
+    chain: list[Seal], config: TapewireConfig, session: Labels, recorded_at: Instants
+) -> Iterator[Finding]:
+    """Live forecasts, of which these are target and stamp, that were recorded after their session had opened."""
+    sealed = np.array([seal.target_session for seal in chain], dtype="datetime64[D]")
+    exchanges = [*(_exchange(seal, config) for seal in chain), sessions(config.calendar, config.decision)]
+    order = np.argsort(session, kind="stable")
+    targets, starts = np.unique(session[order], return_index=True)
+    of_target = np.split(order, starts[1:])  # of no target there is one empty part
+    for target, number, rows in zip(targets, np.searchsorted(sealed, targets), of_target, strict=False):
+        exchange = exchanges[number]
+        at = int(exchange.index([target])[0])
         if at < 0:  # of another calendar
             continue
-        late = int((~known(naive_utc(of_session["recorded_at"]), exchange.opens[at])).sum())
+        late = int((~known(recorded_at[rows], exchange.opens[at])).sum())
         if late:
             what = f"{late} forecasts say live and were recorded after the session had opened"
             yield Finding(exchange.labels[at - 1], what)
+
+
+def _exchange(seal: Seal, config: TapewireConfig) -> Sessions:
+    """The sessions by which the night decided; those of `config` where its record does not say."""
+    said = json.loads(seal.record) if seal.intact else {}
+    return sessions(said.get("calendar", config.calendar), said.get("decision", config.decision))
 
 
 def _forecast_findings(lake: Lake, chain: list[Seal], target_session: object, place: Ints) -> Iterator[Finding]:
@@ -164,6 +188,18 @@ def _settlement_findings(lake: Lake, chain: list[Seal]) -> Iterator[Finding]:
     sealed = np.array([seal.night for seal in chain])
     for stray in np.unique(night[~np.isin(night, sealed)]):
         yield Finding(stray, f"{int((night == stray).sum())} settlements of a night that has no seal: they were added")
+
+
+def _doubt_findings(lake: Lake) -> Iterator[Finding]:
+    """Settlements that no night's seal would miss: of no night, or of what another settlement is there for."""
+    key = list(KEYS["settlements"])
+    rows = lake.read("settlements", [*key, "night"])
+    if nameless := rows["night"].null_count:
+        yield Finding(np.datetime64("NaT", "D"), f"{nameless} settlements name no night: they were added")
+    counted = rows.group_by(key).aggregate([("night", "count"), ("night", "max")])
+    twice = counted.filter(pc.greater(counted["night_count"], 1))
+    for night, number in zip(*np.unique(twice["night_max"].to_numpy(), return_counts=True), strict=True):
+        yield Finding(night, f"{number} settlements are of forecasts that were settled before: one of each was added")
 
 
 def _compared(night: np.datetime64, rows: pa.Table, table: str, count: int, sha256: str) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def test_replays_of_what_a_model_was_fitted_on_are_in_sample_and_of_an_unknown_m
     monkeypatch.setattr(card, "training_of", no_bundle)
     champion = read(nights)["models"][0]
     assert (champion["in_sample"], champion["replay"]["rows"], champion["unproven"]) == (0, 0, 30 * 12)
-    assert "360 rows, on no scorecard: what the model" in scorecard(nights.workspace, lambda: made_at).markdown()
+    assert "Unproven: 360 rows, on no scorecard" in scorecard(nights.workspace, lambda: made_at).markdown()
 
 
 def test_of_several_live_forecasts_the_last_before_the_open_counts(nights: Nights) -> None:
@@ -171,6 +171,35 @@ def test_drift_coverage_and_staleness_come_from_what_nights_recorded(nights: Nig
     assert len(found["head"]) == 64
     assert [alarm["rule"] for alarm in read(nights, LAST + 1)["alarms"]].count("stale") == 0
     assert "stale" in [alarm["rule"] for alarm in read(nights, LAST + 2)["alarms"]]
+
+
+def told(psi: float) -> dict[str, Any]:
+    return {"scored": 95, "members": 100, "drift": {"rows": 95.0, "return": psi}}
+
+
+def test_a_challenger_that_failed_in_the_newest_night_scored_nothing(nights: Nights) -> None:
+    """Also one that failed in every night, and has no forecast; but none that has no role any more, or none yet."""
+    never, retired, new = "e" * 16, "f" * 16, "a" * 16
+    asked = {"champion": CHAMPION, "challengers": [CHALLENGER, never, retired]}
+    challenge(nights.workspace.runs, never, nights.decided(0))
+    both = {CHAMPION: told(0), CHALLENGER: told(0)}
+    seal(nights.workspace, nights.label(LAST - 1), {**asked, "models": both}, nights.decided(LAST - 1))
+    seal(nights.workspace, nights.label(LAST), {**asked, "models": {CHAMPION: told(0)}}, nights.decided(LAST))
+    challenge(nights.workspace.runs, new, nights.decided(LAST))
+    found = read(nights)["alarms"]
+    assert [(alarm["rule"], alarm["model_id"]) for alarm in found] == [("coverage", CHALLENGER), ("coverage", never)]
+    assert found[0]["what"].startswith("0 of 100 tickers")
+
+
+def test_drift_is_counted_over_the_last_sealed_nights_not_the_models_own(nights: Nights) -> None:
+    def drifted(night: int, psi: float | None) -> list[str]:
+        models = {} if psi is None else {CHAMPION: told(psi)}
+        seal(nights.workspace, nights.label(night), {"models": models}, nights.decided(night))
+        return [alarm["rule"] for alarm in read(nights, night)["alarms"] if alarm["rule"] == "drift"]
+
+    assert [drifted(night, 0.9) for night in range(40, 43)] == [[], [], ["drift"]]
+    assert [drifted(night, None) for night in range(43, 46)] == [["drift"], ["drift"], []]
+    assert read(nights, 45)["models"][0]["drift"] is None
 
 
 def test_what_was_settled_late_counts_in_the_measures_and_in_no_evidence(nights: Nights) -> None:

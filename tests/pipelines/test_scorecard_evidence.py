@@ -7,8 +7,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from settled_nights import NORMAL
 
+from pipelines.metrics import pinball
 from pipelines.scorecard.evidence import ENOUGH, compare, furthest, wealth, winsorised
-from pipelines.scorecard.measures import pinball
 
 RUNS, NIGHTS = 2000, 250
 

@@ -72,3 +72,22 @@ def test_quantiles_of_no_student_t_have_no_density() -> None:
     )
     assert estimates(by_day(skewed))["nll"] is None
     assert estimates(by_day(skewed))["pinball"] is not None
+
+
+def test_a_row_without_a_density_spoils_its_own_day_alone() -> None:
+    outcomes, _ = drawn(days=3, tickers=6)
+    outcomes.quantiles[0] = np.exp(outcomes.quantiles[0])
+    assert np.isnan(by_day(outcomes).values["nll"]).tolist() == [True, False, False]
+
+
+def test_days_measured_anew_take_the_place_of_the_old() -> None:
+    outcomes, _ = drawn(days=5, tickers=6)
+    of_day = np.arange(5).repeat(6)
+    kept = (of_day != 3) & (np.arange(30) != 7)  # nothing of day 3, and day 1 without a row
+    part = {name: getattr(outcomes, name) for name in ("day", "mean", "prob_up", "quantiles", "realised")}
+    left = Outcomes(**{name: values[kept] for name, values in part.items()})
+    anew = by_day(Outcomes(**{name: values[kept & (of_day == 1)] for name, values in part.items()}))
+    found, wanted = by_day(outcomes).replaced(np.array([1, 3]).astype("datetime64[D]"), anew), by_day(left)
+    assert (found.day.tolist(), found.rows.tolist()) == (wanted.day.tolist(), [6, 5, 6, 6])
+    for name in MEASURES:
+        np.testing.assert_array_equal(found.values[name], wanted.values[name])

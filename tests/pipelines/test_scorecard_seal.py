@@ -9,12 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from settled_nights import CHALLENGER, HOUR, Nights, utc
+from settled_nights import CHALLENGER, CHAMPION, HOUR, Nights, utc
 
 from data.errors import ConfigError, LakeError
 from data.schemas import SCHEMAS
-from pipelines.scorecard.seal import SEALED, digest, seal
+from pipelines.engine.local import LOCAL
+from pipelines.nightly.ledger import Kept, Members
+from pipelines.nightly.steps import Run, settle_night
+from pipelines.scorecard.live import read_settlements
+from pipelines.scorecard.seal import SEALED, digest, read_seals, seal
 from pipelines.scorecard.verify import verify
+from pipelines.workspace import open_workspace
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +142,97 @@ def test_a_tampering_is_found_at_its_night(nights: Nights, name: str) -> None:
     rewrite(nights, table, lambda _: change(first))
     found = verify(nights.workspace)
     assert found.exit_code == 3
-    assert len(found.findings) == 1
     assert said in found.findings[0].what
-    assert str(found.findings[0].night) == str(nights.label(0 if table == "forecasts" else 1))
+    assert {str(each.night) for each in found.findings} == {str(nights.label(0 if table == "forecasts" else 1))}
+
+
+def forge_settlements(nights: Nights, night: np.datetime64 | None) -> None:
+    """Other returns for what the second night settled, as if `night` had settled it."""
+
+    def forged(rows: pa.Table) -> pa.Table:
+        honest = rows.filter(pc.equal(rows["night"], pa.scalar(nights.label(1).item(), pa.date32())))
+        others = {"night": None if night is None else night.item(), "realised": 0.5}
+        for name, value in others.items():
+            field = rows.schema.field(name)
+            honest = honest.set_column(
+                rows.column_names.index(name), field, pa.array([value] * len(honest), field.type)
+            )
+        return pa.concat_tables([honest, rows])
+
+    rewrite(nights, "settlements", forged)
+
+
+def returns(nights: Nights) -> pd.DataFrame:
+    return read_settlements(nights.lake, read_seals(nights.lake)).rows[["ticker", "target_session", "realised"]]
+
+
+def test_a_second_settlement_in_a_later_night_is_found_and_never_read(nights: Nights) -> None:
+    before = returns(nights)
+    forge_settlements(nights, nights.label(8))
+    said = (str(nights.label(8)), "12 settlements are of forecasts that were settled before: one of each was added")
+    assert whats(nights) == [said]
+    pd.testing.assert_frame_equal(returns(nights), before)
+    nights.run(8, challenger=0.0)
+    assert whats(nights) == [said]  # whatever was sealed over it
+
+
+def test_a_settlement_of_no_night_is_found_and_never_read(nights: Nights) -> None:
+    before = returns(nights)
+    forge_settlements(nights, None)
+    assert "12 settlements name no night: they were added" in [what for _, what in whats(nights)]
+    pd.testing.assert_frame_equal(returns(nights), before)
+
+
+def standings(nights: Nights, night: int) -> dict[str, int]:
+    """What counts of the forecasts for the session after `night`, by standing."""
+    rows = read_settlements(nights.lake, read_seals(nights.lake)).rows
+    rows = rows[rows["counted"] & (rows["target_session"].to_numpy(dtype="datetime64[D]") == nights.label(night + 1))]
+    return dict(rows["standing"].value_counts())
+
+
+def test_a_live_forecast_forged_in_hindsight_is_unproven(nights: Nights) -> None:
+    """It is stamped an hour after its decision, which was sealed, and waits for the next night to seal it."""
+    before = returns(nights)
+    nights.bars(8)
+    nights.forecasts(7, data_version="forged", made_at=nights.decided(7) + HOUR, skill=1)
+    assert verify(nights.workspace).unproven == 6
+    nights.settle(8)
+    nights.seal(8)
+    found = verify(nights.workspace)
+    assert (found.exit_code, found.unproven) == (0, 6)
+    assert "6 say live and no card counts them" in found.lines()[0]
+    assert standings(nights, 7) == {"live": 12, "unproven": 6}
+    assert len(returns(nights)) == len(before) + 6
+
+
+def test_what_is_under_the_seal_of_its_night_or_waits_for_it_stays_live(nights: Nights) -> None:
+    nights.forecasts(8, data_version="by hand", made_at=nights.decided(8) - HOUR / 60)
+    assert standings(nights, 8) == {"live": 6}
+    nights.run(8)
+    assert standings(nights, 8) == {"live": 6}
+    assert verify(nights.workspace).unproven == 0
+
+
+def test_forecasts_of_a_night_that_was_never_sealed_are_unproven(nights: Nights) -> None:
+    nights.forecasts(8)
+    nights.run(9)
+    assert standings(nights, 8) == {"unproven": 6}
+    assert standings(nights, 9) == {"live": 6}
+
+
+def test_another_calendar_from_now_on_is_no_tampering(nights: Nights) -> None:
+    """Tokyo opens before New York's nightly decision."""
+    (nights.folder / "tapewire.toml").write_text('calendar = "XTKS"\n')
+    assert verify(open_workspace(nights.folder)).findings == ()
+
+
+def test_a_night_seals_its_calendar_and_its_decision(nights: Nights) -> None:
+    run = Run(nights.workspace, lambda: nights.decided(8), None, LOCAL, nights.exchange)
+    kept = Kept(nights.label(8), CHAMPION, (), nights.decided(8), nights.decided(8), Members((), "", ""))
+    said = dict.fromkeys(("standing", "scored", "members", "coverage", "published", "abstained", "drift"))
+    settle_night(run, kept, {"champion": said, "challengers": {}})
+    record = json.loads(read_seals(nights.lake)[-1].record)
+    assert (record["calendar"], record["decision"]) == ("XNYS", "nightly")
 
 
 def test_a_forecast_forged_with_an_early_stamp_is_found(nights: Nights) -> None:
