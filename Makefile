@@ -22,9 +22,10 @@ help:  ## list these targets
 demo: $(VENV)/.installed-demo  ## install, then run the whole chain on the simulated market (ARGS="--seed 1")
 	$(BIN)/tapewire demo $(ARGS)
 
-# Two processes with one thread each: with torch threads of their own they would fight for two cores.
+# Two processes with one thread each: with torch threads of their own they would fight for two cores. Which files they
+# begin with is said in tests/conftest.py.
 test: $(VENV)/.installed-dev  ## install, then run the tests (ARGS="-n 0 tests/data -k lake")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## run the long tests that `test` leaves out
 	$(BIN)/python -m pytest -m slow $(ARGS)

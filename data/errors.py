@@ -39,7 +39,7 @@ class ModelError(TapewireError):
 
 
 class WaitedError(TapewireError):
-    """Another process held what a night needs for too long: nothing was published, and the next start tries again."""
+    """What a night needs could not be had in time: nothing was published, and the next start tries again."""
 
     exit_code = 4
 

@@ -312,9 +312,12 @@ def _sessions_before(exchange: Sessions, day: np.datetime64, count: int) -> np.d
 
 
 def _refuse_other_basis(bars: pd.DataFrame) -> None:
-    other = bars.loc[bars["basis"] != "raw", "basis"] if "basis" in bars else bars["session"]
-    if not other.empty:
-        raise MalformedError(f"the lake holds its bars on the basis {other.iloc[0]}, imported from a file")
+    if "basis" not in bars:
+        return  # nothing is held
+    basis = bars["basis"].to_numpy(dtype=object)
+    other = basis[basis != "raw"]
+    if len(other):
+        raise MalformedError(f"the lake holds its bars on the basis {other[0]}, imported from a file")
 
 
 def _store_splits(

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from data.errors import LockedError
 from data.schemas import SCHEMAS
 from data.types import QUANTILES
+from pipelines.workspace import sync_folder
 
 PARQUET, CSV, ABSTAINED, MANIFEST = "forecasts.parquet", "forecasts.csv", "abstained.csv", "manifest.json"
 LATEST = "latest"
@@ -54,7 +55,7 @@ def publish(folder: Path, frame: pd.DataFrame, abstained: Mapping[str, str], fac
         if not version.exists():
             _write_folder(draft, files)
             draft.rename(version)
-            _sync_folder(version.parent)
+            sync_folder(version.parent)
     return version / PARQUET
 
 
@@ -72,7 +73,7 @@ def point_latest(latest: Path, folder: Path) -> None:
         draft.unlink(missing_ok=True)
         draft.symlink_to(to)
         draft.replace(latest)
-        _sync_folder(latest.parent)
+        sync_folder(latest.parent)
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -136,7 +137,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -152,14 +153,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise LockedError(
             f"{folder}: another process has been publishing here for {WAIT:.0f} s. Wait for it to end."
         ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(content: bytes) -> str:

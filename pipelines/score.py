@@ -133,6 +133,8 @@ def score(workspace: Workspace, bundle: Bundle, ask: Ask, clock: Now, engine: En
     new, broken = _finite(_stamped(forecast, begun if ask.recorded_by is None else ask.recorded_by, made_at, standing))
     added = workspace.lake.merge("forecasts", new) if ask.store else 0
     frame = pd.concat([held, new]) if len(held) and len(new) else held if len(held) else new
+    if ask.store and added < len(new):
+        frame = _as_held(workspace, decision, frame)
     frame = frame.sort_values("ticker", ignore_index=True)
     scored = Scored(
         session=moment.exchange.target[moment.at],
@@ -197,6 +199,13 @@ def _held(workspace: Workspace, decision: Decision) -> pd.DataFrame:
     target = decision.exchange.target[decision.at]
     rows = workspace.lake.frame("forecasts", within=Span("target_session", target, target))
     return rows[(rows["model_id"] == decision.bundle.model_id).to_numpy(dtype=bool)]
+
+
+def _as_held(workspace: Workspace, decision: Decision, frame: pd.DataFrame) -> pd.DataFrame:
+    """The same forecasts as the lake holds them: another process was faster with some, and its rows are what counts."""
+    held = _held(workspace, decision)
+    ours, stored = (pd.MultiIndex.from_frame(rows[["ticker", "data_version"]]) for rows in (frame, held))
+    return held[stored.isin(ours)]
 
 
 def _rows(decision: Decision, rows: Samples, forecast: Distribution, versions: npt.NDArray[np.object_]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from data.errors import LockedError
+from data.errors import ConfigError, LockedError
 from data.lake import Lake
 from pipelines.config import TapewireConfig, load_config
 from pipelines.template import FILE
@@ -38,12 +38,25 @@ class Workspace:
 
     @contextmanager
     def lock(self, job: str) -> Iterator[None]:
-        """Held while `job` writes; LockedError at once where another process holds it. A killed holder frees it."""
+        """Held while `job` writes; LockedError at once where another process holds it. A killed holder frees it.
+
+        Raises ConfigError where this user may not open the lock's file.
+        """
+        path = self.folder / f".{job}.lock"
+        lock = FileLock(path, blocking=False)
         try:
-            with FileLock(self.folder / f".{job}.lock", blocking=False):
-                yield
+            lock.acquire()
         except Timeout:
             raise LockedError(f"{self.folder}: another `tapewire {job}` is at work here. Wait for it to end.") from None
+        except PermissionError as error:
+            raise ConfigError(
+                f"{path}: expected a file that this user may write, found: {error.strerror}. Another user has run "
+                f"`tapewire {job}` here: give the whole folder to one of them (chown -R)."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def reports(self) -> Path:
@@ -57,7 +70,7 @@ def open_workspace(folder: Path, overrides: Sequence[str] = ()) -> Workspace:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `content` to `path` so that a reader sees the old file or the new one, never a part; on disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -66,5 +79,15 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)  # of a full disk; once replaced it is not there
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -143,9 +143,11 @@ def _rough_night(world: World, places: Places, night: int, due: Counter[int], se
 
 
 def _replays(world: World, places: Places, told: Told) -> None:
-    found = places.folder / "replays.json"
-    _finish(_start(replay_all, world, places.rough, found))
-    told.replays = json.loads(found.read_text())
+    """Every night again, by two processes: nothing is written."""
+    parts = [(range(first, world.plan.nights, 2), places.folder / f"replays-{first}.json") for first in range(2)]
+    for child in [_start(replay_all, world, places.rough, *part) for part in parts]:
+        _finish(child)
+    told.replays = [replayed for _, found in parts for replayed in json.loads(found.read_text())]
 
 
 def _killed(job: tuple[Any, ...], seconds: float) -> bool:
@@ -267,11 +269,11 @@ def decide(world: World, folder: Path, night: int) -> None:
         challenge(runs, champion, at)
 
 
-def replay_all(world: World, folder: Path, found: Path) -> None:
-    """Every night again, long after; what each replay says."""
+def replay_all(world: World, folder: Path, nights: range, found: Path) -> None:
+    """Those nights again, long after; what each replay says."""
     workspace, now = open_workspace(folder), world.now(world.plan.nights - 1) + np.timedelta64(30, "D")
     told = []
-    for night in range(world.plan.nights):
+    for night in nights:
         before = _forecasts(workspace)
         replayed = replay(workspace, world.session(night), lambda: now)
         told.append(

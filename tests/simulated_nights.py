@@ -29,6 +29,8 @@ from data.lake import Lake
 from data.prices.source import BAR_COLUMNS, History, UnavailableError
 from data.simulate import MarketConfig, simulate
 from pipelines.embed import embed
+from pipelines.engine.base import Engine
+from pipelines.engine.local import LOCAL
 from pipelines.fitting import train
 from pipelines.imports import import_headlines
 from pipelines.ingest_prices import ingest_prices
@@ -146,6 +148,7 @@ class Desk:
     folder: Path
     server: FeedServer
     overrides: list[str] = field(default_factory=list)
+    engine: Engine = LOCAL
 
     @property
     def workspace(self) -> Workspace:
@@ -157,7 +160,7 @@ class Desk:
         """`tapewire nightly` at that moment, by default ten minutes after the decision."""
         now = evening(night) if at is None else at
         self.server.add("/wire.xml", wire(night))
-        return nightly(self.workspace, lambda: now, lambda *_: Tape(now, **vendor))
+        return nightly(self.workspace, lambda: now, lambda *_: Tape(now, **vendor), engine=self.engine)
 
     @property
     def champion(self) -> str:

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 import numpy as np
 
 from data.asof import known
-from data.calendar import Sessions, sessions
-from data.errors import ConfigError, LockedError, ModelError, TapewireError, WaitedError
+from data.calendar import Labels, Sessions, sessions
+from data.errors import ConfigError, EncoderError, LakeError, LockedError, ModelError, TapewireError, WaitedError
 from data.maintenance import maintain
 from data.scan import Span
 from pipelines.disk import disk_full, full_disk
@@ -52,8 +52,8 @@ def nightly(
     """Do every night that is due, and tell whom the configuration names.
 
     Raises LockedError at once where another run is at work, WaitedError where another job ingests for too long,
-    ConfigError for what cannot be done at all, ModelError where the champion is refused, EncoderError where the text
-    encoder cannot be had, DiskFullError where there is no room; the night then stays open. All but the first is told.
+    or the text encoder cannot be had, ConfigError for what cannot be done at all, ModelError where the champion is
+    refused, DiskFullError where there is no room; the night then stays open. All but the first is told.
     """
     with workspace.lock("nightly"), ExitStack() as open_log:
         return _told(workspace, clock, connect, engine, say, open_log)
@@ -62,10 +62,15 @@ def nightly(
 def do_one(workspace: Workspace, session: np.datetime64, clock: Now, engine: Engine) -> Kept:
     """Score one past night that was never scored, from what is known by now; what it was scored from.
 
-    It is neither settled nor sealed here: the nights that follow do that.
+    It is neither settled nor sealed here: the nights that follow do that. Raises LakeError where its session has no
+    bars: nobody could be scored.
     """
     with workspace.lock("nightly"):
         run = Run(workspace, clock, None, engine, sessions(workspace.config.calendar, workspace.config.decision))
+        if session not in _with_bars(run, session, session):
+            raise LakeError(
+                f"{session}: expected bars of the session, found none. Get them with `tapewire ingest --prices`."
+            )
         ledger = Ledger.open(workspace, session)
         ledger.ask()
         _fix(run, [ledger], ledger)
@@ -126,9 +131,11 @@ def _told(
 
 
 def _told_as(error: Exception) -> Exception:
-    """A full disk and a job that is in the way in a night's words; any other error as it is."""
+    """In a night's words a full disk, a job in the way, and an encoder that cannot be had; other errors as they are."""
     if disk_full(error):
         return full_disk(error)
+    if isinstance(error, EncoderError):  # a hub that is down comes back
+        return WaitedError(f"Nothing was published: {error} The next start tries again.")
     if isinstance(error, LockedError):  # one night is at work here, so that it is another job
         return WaitedError(f"Nothing was published: {error} The next start tries again.")
     return error
@@ -163,7 +170,7 @@ def _do(run: Run, ledgers: list[Ledger], say: Callable[[str], None]) -> Nights:
         _fix(run, ready, newest)
         ready[-1].step("embed", run.clock, lambda: embed(run, [ledger.kept for ledger in ready]))
         for ledger in ready:
-            nights.append(_night(run, ledger, newest))
+            nights.append(_night(run, ledger) if ledger is newest else _older_night(run, ledger))
             say(nights[-1].line())
     remarks = _tidy(run)
     nights.sort(key=lambda night: str(night.session))
@@ -186,7 +193,7 @@ def _goes_on(run: Run, ledger: Ledger) -> bool:
     scored = ledger.result("score")
     if scored is None:
         return bool(still or not in_time) and not _overtaken(run, ledger)
-    return not (_short(run, scored["champion"]["coverage"]) and still)
+    return bool(scored["champion"]["published"] or not still)
 
 
 def _overtaken(run: Run, ledger: Ledger) -> bool:
@@ -203,9 +210,7 @@ def _ready(run: Run, ledgers: list[Ledger]) -> tuple[list[Ledger], list[Night]]:
 
     A session without any bar is passed over once a newer one has some.
     """
-    first, last = ledgers[0].session, ledgers[-1].session
-    bars = run.workspace.lake.read("bars", ["session"], Span("session", first, last))
-    there = np.unique(bars["session"].to_numpy().astype("datetime64[D]"))
+    there = _with_bars(run, ledgers[0].session, ledgers[-1].session)
     ready, waiting = [], []
     for ledger in ledgers:
         if ledger.fixed and _goes_on(run, ledger):
@@ -218,6 +223,12 @@ def _ready(run: Run, ledgers: list[Ledger]) -> tuple[list[Ledger], list[Night]]:
         else:
             ready.append(ledger)
     return ready, waiting
+
+
+def _with_bars(run: Run, first: np.datetime64, last: np.datetime64) -> Labels:
+    """The sessions from `first` to `last` of which the lake has a bar."""
+    bars = run.workspace.lake.read("bars", ["session"], Span("session", first, last))
+    return np.unique(bars["session"].to_numpy().astype("datetime64[D]"))
 
 
 def _waits(run: Run, ledger: Ledger, reason: str) -> Night:
@@ -279,18 +290,24 @@ def _models(run: Run, ledger: Ledger, recorded_by: np.datetime64) -> tuple[str, 
     return promotions.champion(when), promotions.challengers(when)
 
 
-def _night(run: Run, ledger: Ledger, newest: Ledger) -> Night:
-    """Score, settle, seal and report one night. A refused champion stops the newest night alone."""
+def _older_night(run: Run, ledger: Ledger) -> Night:
+    """`_night`, passed over where it breaks, whatever the reason: it must not hold up the newest one."""
     try:
-        scored = _scored(run, ledger)
-    except ModelError as error:
-        if ledger is newest:
+        return _night(run, ledger)
+    except Exception as error:
+        if disk_full(error):
             raise
-        note("passed over", night=str(ledger.session), reason=str(error))
-        return _open(run, ledger, str(error))
-    kept = ledger.kept
+        foreseen = isinstance(error, TapewireError)
+        reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+        log.error("%s is passed over: %s", ledger.session, reason, exc_info=not foreseen)
+        return _open(run, ledger, reason)
+
+
+def _night(run: Run, ledger: Ledger) -> Night:
+    """Score, settle, seal and report one night."""
+    scored, kept = _scored(run, ledger), ledger.kept
     opens = run.exchange.target_open[_at(run, ledger)]
-    if _short(run, scored["champion"]["coverage"]) and known([run.clock()], opens)[0]:
+    if not scored["champion"]["published"] and known([run.clock()], opens)[0]:
         reason = f"{scored['champion']['unpublished']} Every start tries again until {opens.astype('datetime64[m]')}Z."
         note("too few scored", night=str(ledger.session), reason=reason)
         return _open(run, ledger, reason)
@@ -343,10 +360,6 @@ def _tidy(run: Run) -> tuple[str, ...]:
     if done.merged or done.deleted:
         note("tidied up", merged=done.merged, deleted=done.deleted)
     return ()
-
-
-def _short(run: Run, coverage: float) -> bool:
-    return coverage < run.workspace.config.nightly.coverage
 
 
 def _at(run: Run, ledger: Ledger) -> int:

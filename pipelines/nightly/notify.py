@@ -14,13 +14,12 @@ import time
 
 from pipelines.config import NightlyConfig
 from pipelines.nightly.log import note
+from pipelines.nightly.outcome import DEGRADED, FULL
 
 TIMEOUT = 5.0  # seconds to connect, and for each wait
 ATTEMPTS = 3
 PAUSE = 0.5  # seconds before the second attempt, doubled
 PATIENCE = 20.0  # seconds that the end of a run waits for what is still to be told
-
-FULL, DEGRADED = 0, 3
 
 Message = tuple[str, str, bytes | None]  # what it is, the address, the body of a POST
 

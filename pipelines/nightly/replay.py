@@ -77,19 +77,19 @@ class Replayed:
 def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, engine: Engine = LOCAL) -> Replayed:
     """Score the night after `session` again and compare; do it, where it was never begun.
 
-    Raises ModelError where a model of that night is gone or was altered, LakeError for a day without a session,
-    ConfigError where the night's decision has not come.
+    Raises ModelError where a model of that night is gone or was altered, LakeError for a day without a session or
+    without bars, ConfigError where the night was not scored and may still be done in time.
     """
     exchange = sessions(workspace.config.calendar, workspace.config.decision)
     at = session_of(exchange, session)
-    if not known([exchange.decision_at[at]], clock())[0]:
-        raise ConfigError(
-            f"--as-of {session}: expected a session whose decision has come, found one that is made at "
-            f"{exchange.decision_at[at].astype('datetime64[m]')}Z."
-        )
     ledger = Ledger.open(workspace, exchange.labels[at])
     scored = ledger.result("score")
     if scored is None:
+        if not known([exchange.target_open[at]], clock())[0]:
+            raise ConfigError(
+                f"--as-of {session}: expected a night that was scored or is over, found one whose target session opens "
+                f"at {exchange.target_open[at].astype('datetime64[m]')}Z. `tapewire nightly` does it."
+            )
         return _done(workspace, ledger.session, clock, engine)
     models = tuple(name for name in (ledger.kept.champion, *ledger.kept.challengers) if name not in scored["failed"])
     stored = _stored(workspace, exchange.target[at], models)

@@ -115,16 +115,18 @@ def _prices(run: Run) -> Result:
 
 
 def embed(run: Run, nights: list[Kept]) -> Result:
-    """Embed what the nights' models will read. Where no model reads text there is nothing to do."""
+    """Embed what the nights' models will read. Where no model reads text there is nothing to do.
+
+    `nights` are in order. What cannot be embedded stops the run only where the newest one's champion needs it.
+    """
     told: Result = {}
-    champions = {kept.champion for kept in nights}
     for model_id in dict.fromkeys(name for kept in nights for name in (kept.champion, *kept.challengers)):
         try:
             bundle = run.bundle(model_id)
             if bundle.fingerprint is not None and bundle.fingerprint not in told:
                 told[bundle.fingerprint] = _embed_for(run, bundle)
         except Exception as error:  # told where it is scored; a champion that cannot be loaded stops the night there
-            if disk_full(error) or (model_id in champions and not isinstance(error, ModelError)):
+            if disk_full(error) or (model_id == nights[-1].champion and not isinstance(error, ModelError)):
                 raise
             note("not embedded", model=model_id, reason=f"{type(error).__name__}: {error}")
     return {"encoders": told}
@@ -133,7 +135,7 @@ def embed(run: Run, nights: list[Kept]) -> Result:
 def _embed_for(run: Run, bundle: Bundle) -> Result:
     from pipelines.embed import embed as job  # heavy, and a model of prices needs none of it
 
-    done = job(run.workspace.lake, run.workspace.embeddings, bundle.config.text)
+    done = job(run.workspace.lake, run.workspace.embeddings, bundle.config.text, engine=run.engine)
     return {"texts": done.texts, "embedded": done.embedded}
 
 
@@ -165,7 +167,7 @@ def score_night(run: Run, kept: Kept) -> Result:
 
 def _score(run: Run, kept: Kept, model_id: str) -> Scored:
     bundle, workspace = run.bundle(model_id), as_of_night(run.workspace, kept)
-    _check_clock(bundle, workspace)
+    bundle.check_clock(workspace.config)
     opens = run.exchange.target_open[run.exchange.index([kept.session])[0]]
 
     def made_at() -> np.datetime64:
@@ -178,17 +180,6 @@ def _score(run: Run, kept: Kept, model_id: str) -> Scored:
     publish = model_id == kept.champion
     ask = Ask(kept.session, kept.recorded_by, publish=publish, nightly=True, champion=kept.champion)
     return score(workspace, bundle, ask, made_at, run.engine)
-
-
-def _check_clock(bundle: Bundle, workspace: Workspace) -> None:
-    """A model that decides at other times than the workspace would forecast before its own decision, or after."""
-    own, here = ((config.calendar, config.decision) for config in (bundle.config, workspace.config))
-    if own != here:
-        raise ModelError(
-            f"{bundle.model_id}: expected a model of calendar {here[0]} and decision {here[1]}, as tapewire.toml says, "
-            f"found one of {own[0]} and {own[1]}. Train one with these settings, promote another "
-            "(`tapewire models promote ID`), or set `calendar` and `decision` back."
-        )
 
 
 def _record(scored: Scored) -> Result:
@@ -228,18 +219,20 @@ def settle_night(run: Run, kept: Kept, scored: Result) -> Result:
 
     # Both are stamped like the forecasts, so that a run that was killed in between seals the same.
     settled = settle(run.workspace, kept.session, kept.recorded_by, kept.made_at)
-    sealed = seal(run.workspace, kept.session, _sealed_record(kept, scored), kept.made_at)
+    sealed = seal(run.workspace, kept.session, _sealed_record(run.exchange, kept, scored), kept.made_at)
     note("settled", settled=settled.settled, missing=settled.missing, delisted=settled.delisted)
     note("sealed", sha256=sealed.sha256)
     return {"settled": settled.as_dict(), "seal": sealed.as_dict()}
 
 
-def _sealed_record(kept: Kept, scored: Result) -> Result:
+def _sealed_record(exchange: Sessions, kept: Kept, scored: Result) -> Result:
     """What the night says of itself for ever: nothing that another run of it would say otherwise."""
     names = ("standing", "scored", "members", "coverage", "published", "abstained", "drift")
     models = {kept.champion: ("champion", scored["champion"])}
     models |= {model_id: ("challenger", record) for model_id, record in scored["challengers"].items()}
     return {
+        "calendar": exchange.calendar,
+        "decision": exchange.clock,
         "champion": kept.champion,
         "challengers": list(kept.challengers),
         "recorded_by": str(kept.recorded_by),

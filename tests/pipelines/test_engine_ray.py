@@ -18,8 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from killing import row_hashes
+from simulated_nights import build, desk
 
 from data.errors import ConfigError, InputError
+from data.lake import Lake
 from pipelines import embed as embedding
 from pipelines.bundle import load_bundle
 from pipelines.engine import open_engine
@@ -168,6 +171,19 @@ def test_ablations_agree(engine: Engine, trained: Path, tmp_path: Path, tapewire
         assert done.code == 0, done.err
     ours, theirs = ((folder / "reports" / "ablation.json").read_bytes() for folder in folders)
     assert ours == theirs
+
+
+def test_nights_agree(engine: Engine, tmp_path: Path) -> None:
+    start, left = build(tmp_path / "start"), []
+    for one in (LOCAL, engine):
+        with desk(start, tmp_path / one.name) as at_desk:
+            at_desk.engine = one
+            assert [at_desk.night(night).exit_code for night in (0, 1)] == [0, 0]
+            hashes = row_hashes(Lake(at_desk.folder / "lake"))
+            tables = {name: hashes[name] for name in ("forecasts", "settlements", "seals")}
+            left.append((tables, files(at_desk.folder / "embeddings")))
+    assert left[0] == left[1]
+    assert [len(rows) for rows in left[0][0].values()] == [32, 16, 2]
 
 
 # Clusters: one that runs already, one of the job's own, none.

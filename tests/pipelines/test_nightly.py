@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from feed_server import status
-from simulated_nights import Desk, build, desk, evening, noon_after, session
+from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
 
-from data.errors import ConfigError, ModelError
+from data.errors import ConfigError, ModelError, WaitedError
 from data.lake import Lake
+from pipelines.fitting import train
+from pipelines.ingest_prices import ingest_prices
+from pipelines.nightly import page
 from pipelines.nightly.ledger import STEPS, Ledger, night_of
 from pipelines.nightly.steps import SHOWN
 from pipelines.promotions import promote, retire
 from pipelines.scorecard.verify import verify
-from pipelines.workspace import replace_file
+from pipelines.workspace import open_workspace, replace_file
 
 PRICES = "nightly.ingest=['prices']"  # most nights do without the wire, which takes a while
 
@@ -198,6 +201,36 @@ def test_an_older_session_without_any_bar_is_passed_over(at_desk: Desk) -> None:
     assert at_desk.night(2).nights == ()
 
 
+def test_an_older_night_that_breaks_does_not_hold_up_the_newest(at_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(run: Any, ledger: Ledger, *rest: Any) -> Any:
+        if ledger.session == session(1):
+            raise ZeroDivisionError("a fault of ours")
+        return write(run, ledger, *rest)
+
+    at_desk.night(0)
+    write = page.write
+    monkeypatch.setattr(page, "write", broken)
+    done = at_desk.night(2)
+    assert [(str(night.session), night.state) for night in done.nights] == [
+        ("2018-11-02", "open"), ("2018-11-05", "complete")
+    ]  # fmt: skip
+    assert (done.exit_code, done.nights[1].published) == (3, True)
+    assert done.nights[0].reason == "ZeroDivisionError: a fault of ours"
+    assert at_desk.night(3).exit_code == 0
+
+
+def test_an_encoder_that_cannot_be_had_is_asked_for_again(at_desk: Desk) -> None:
+    encoder = Path(at_desk.workspace.config.text.encoder)
+    gone = encoder.rename(encoder.with_name("gone"))
+    try:
+        with pytest.raises(WaitedError, match="next start") as raised:
+            at_desk.night(0)
+    finally:
+        gone.rename(encoder)
+    assert raised.value.exit_code == 4
+    assert at_desk.night(0).exit_code == 0
+
+
 def test_too_few_scored_is_tried_again_until_the_open(at_desk: Desk) -> None:
     behind = tuple(sorted(at_desk.workspace.config.watchlist)[:4])
     short = at_desk.night(0, behind=behind)
@@ -212,6 +245,15 @@ def test_too_few_scored_is_tried_again_until_the_open(at_desk: Desk) -> None:
     assert len(newest) == 16
     assert set(rows["standing"]) == {"live"}
     assert Ledger.open(at_desk.workspace, session(0)).attempts == 2
+
+
+def test_a_lower_limit_publishes_what_fell_short_before(at_desk: Desk) -> None:
+    behind = tuple(sorted(at_desk.workspace.config.watchlist)[:4])
+    at_desk.night(0, behind=behind)
+    at_desk.overrides = [PRICES, "nightly.coverage=0.5"]
+    done = at_desk.night(0, evening(0, 40), behind=behind)
+    assert (done.nights[0].state, done.nights[0].published) == ("complete", True)
+    assert latest(at_desk).startswith("2018-11-02/")
 
 
 def test_too_few_scored_is_completed_as_it_is_after_the_open(at_desk: Desk) -> None:
@@ -263,14 +305,15 @@ def test_another_champion_goes_on_where_one_was_refused(at_desk: Desk) -> None:
     assert latest(at_desk) == f"2018-11-02/{other}"
 
 
-def test_an_in_sample_champion_is_refused(at_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise ModelError("labels settled after the decision")
-
-    monkeypatch.setattr("pipelines.nightly.steps.score", refuse)
-    with pytest.raises(ModelError, match="settled"):
+def test_an_in_sample_champion_is_refused(at_desk: Desk) -> None:
+    later = evening(8)
+    ingest_prices(at_desk.workspace, lambda: later, lambda *_: Tape(later))
+    split = 'split={train_end="2018-10-01", valid_end="2018-11-09", test_end="2018-11-12"}'
+    train(open_workspace(at_desk.folder, [split]), promote=True, clock=lambda: evening(-1))
+    with pytest.raises(ModelError, match="labels had all settled"):
         at_desk.night(0)
     assert not Ledger.open(at_desk.workspace, session(0)).complete
+    assert counts(at_desk)["forecasts"] == 0
 
 
 def test_without_a_champion_nothing_is_published(at_desk: Desk) -> None:

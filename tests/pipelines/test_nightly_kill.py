@@ -155,7 +155,9 @@ def on_full_disk(folder: Path, url: str, limit: int) -> None:
     run_at(folder, url, 0)
 
 
-@pytest.mark.parametrize("limit", [500, 3_000, 9_000, 30_000])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(500, marks=pytest.mark.slow), 3_000, 9_000, pytest.param(30_000, marks=pytest.mark.slow)]
+)
 def test_a_full_disk_ends_a_night_that_the_next_start_completes(
     folder: Path, calm: dict[str, Any], forks: Forks, server: FeedServer, limit: int
 ) -> None:

@@ -134,8 +134,19 @@ def test_a_night_that_never_was_is_done_late(at_desk: Desk) -> None:
     assert verify(at_desk.workspace).exit_code == 0
 
 
+def test_a_night_that_may_still_be_in_time_is_refused(at_desk: Desk) -> None:
+    """Its forecasts would say live, without its own ingest."""
+    before = len(at_desk.forecasts())
+    with pytest.raises(ConfigError, match="tapewire nightly"):
+        replay(at_desk.workspace, session(4), lambda: evening(4))
+    with pytest.raises(LakeError, match="found none"):
+        replay(at_desk.workspace, session(4), lambda: noon_after(4))
+    assert len(at_desk.forecasts()) == before
+    assert at_desk.night(4).exit_code == 0
+
+
 def test_a_night_that_has_not_come_is_refused(past: Desk) -> None:
-    with pytest.raises(ConfigError, match="has come"):
-        replay(past.workspace, session(3), lambda: evening(2))
+    with pytest.raises(ConfigError, match="is over"):
+        replay(past.workspace, session(6), lambda: evening(2))
     with pytest.raises(LakeError, match="closed"):
         replay(past.workspace, np.datetime64("2018-11-22"), lambda: evening(2))

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
 
-from data.errors import LakeError, ModelError
+from data.errors import LakeError
 from data.lake import Lake
 from pipelines.bundle import load_bundle
 from pipelines.ingest_prices import ingest_prices
 from pipelines.nightly.replay import replay
-from pipelines.promotions import promote
 from pipelines.score import Ask, score
 from pipelines.scorecard.settle import settle
 from pipelines.scorecard.verify import verify
@@ -138,23 +137,14 @@ def test_a_night_by_name_makes_no_older_night_due(at_desk: Desk) -> None:
 
 def test_a_night_by_name_that_a_run_came_to_is_due_like_any_other(at_desk: Desk) -> None:
     everybody = tuple(at_desk.workspace.config.watchlist)
+    ingest_prices(at_desk.workspace, lambda: evening(0), lambda *_: Tape(evening(0)))
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr("pipelines.nightly.job.score_night", stop)
         with pytest.raises(KeyboardInterrupt):
-            replay(at_desk.workspace, session(0), lambda: evening(0))
+            replay(at_desk.workspace, session(0), lambda: noon_after(0))
         with pytest.raises(KeyboardInterrupt):
-            at_desk.night(0, evening(0, 20))
+            at_desk.night(0, noon_after(0) + np.timedelta64(20, "m"))
     assert done(at_desk.night(1, behind=everybody)) == [str(session(0)), str(session(1))]
-
-
-def test_a_night_by_name_whose_champion_was_refused_takes_the_next_champion(at_desk: Desk) -> None:
-    weights = at_desk.folder / "runs" / at_desk.champion / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    ingest_prices(at_desk.workspace, lambda: evening(0, 1), lambda *_: Tape(evening(0, 1)))
-    with pytest.raises(ModelError):
-        replay(at_desk.workspace, session(0), lambda: evening(0, 2))
-    promote(at_desk.folder / "runs", at_desk.challenger, evening(0, 3))
-    assert at_desk.night(0).nights[0].published
 
 
 def test_a_folder_that_is_no_night_is_left_alone(at_desk: Desk) -> None:

@@ -291,6 +291,26 @@ def test_what_the_lake_holds_is_not_computed_again(opened: Workspace, monkeypatc
     assert (second.drift, second.published) == (first.drift, True)
 
 
+def test_of_two_that_score_at_once_both_publish_what_the_lake_holds(opened: Workspace) -> None:
+    bundle, others = load_bundle(opened.runs), []
+    last = int(EXCHANGE.index([opened.lake.greatest("bars", "session")])[0])
+    early = EXCHANGE.target_open[last] - np.timedelta64(2, "h")
+
+    def clock() -> np.datetime64:
+        """The other one stores after we have looked and computed."""
+        if not others:
+            others.append(None)
+        elif others == [None]:
+            others[:] = [score(opened, bundle, Ask(), lambda: early)]
+        return early + np.timedelta64(1, "h")
+
+    ours = score(opened, bundle, Ask(), clock)
+    assert (others[0].added, ours.added) == (8, 0)
+    assert ours.forecasts == others[0].forecasts
+    assert {each.made_at.replace(tzinfo=None) for each in ours.forecasts} == {early.item()}
+    assert ours.path == others[0].path
+
+
 def test_one_row_that_is_missing_comes_back_bit_for_bit(opened: Workspace, market: Any) -> None:
     """Its batch is computed as a whole, since its last bits depend on it; the other batches are not."""
     with patch("pipelines.score.EVALUATE_BATCH", 3), patch("pipelines.predict.EVALUATE_BATCH", 3):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+import pandas as pd
 import pytest
 from feed_server import FeedServer
 from killing import row_hashes
@@ -19,6 +21,8 @@ from pipelines.scorecard.card import scorecard
 from pipelines.scorecard.verify import verify
 from pipelines.workspace import open_workspace
 
+STEPS = ("ingest", "embed", "score", "settle", "report")
+FULL = 28  # a full disk, as night_runs says it
 LAST_START = ("attempts", "degraded", "ingested", "embedded")
 
 
@@ -107,7 +111,7 @@ def complete(world: World, lake: Lake, folder: Path) -> None:
 def befell(world: World, lake: Lake) -> None:
     """What the plan says has come to pass: a world in which nothing went wrong would prove nothing."""
     plan, days = world.plan, world.days.labels
-    bars = lake.frame("bars", ["ticker", "session", "version"])
+    bars = lake.frame("bars", ["ticker", "session", "version", "recorded_at"])
     restated = bars[bars["version"] > 1]
     assert set(zip(restated["ticker"], restated["session"].to_numpy("datetime64[D]"), strict=True)) == {
         (world.tickers[who], days[plan.history + night - back]) for night, (who, back) in plan.restated.items()
@@ -117,6 +121,14 @@ def befell(world: World, lake: Lake) -> None:
     assert last == [gone.get(who, days[-1]) for who in range(plan.tickers)]
     states = lake.current("tickers").set_index("ticker")["outcome"]
     assert set(states[states == "ended"].index) == {world.tickers[who] for who in plan.delisted}
+    asked = lake.frame("tickers", ["outcome", "recorded_at"])
+    for outcome, nights in (("limited", plan.storms), ("failed", [plan.dark])):
+        told_at = set(asked.loc[asked["outcome"] == outcome, "recorded_at"].dt.tz_localize(None))
+        assert {pd.Timestamp(world.now(night)) for night in nights} <= told_at, outcome
+    recorded_at = bars[bars["version"] == 1].set_index(["ticker", "session"])["recorded_at"].dt.tz_localize(None)
+    for night, who in plan.late.items():
+        session = days[plan.history + night].astype("datetime64[s]")
+        assert recorded_at[world.tickers[who], session] == world.now(night + 1)
     splits = lake.current("actions")
     assert len(splits[splits["kind"] == "split"]) == len(plan.split)
     assert {"fed", "failed", "limited"} <= set(lake.frame("feeds")["outcome"])
@@ -140,4 +152,20 @@ def test_twenty_nights_end_the_same_whatever_befalls_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_year_of_nights_ends_the_same_whatever_befalls_them(tmp_path):
-    judge(YEAR, tmp_path, run(YEAR, tmp_path))
+    told = run(YEAR, tmp_path)
+    judge(YEAR, tmp_path, told)
+    assert set(told["steps"]) >= set(STEPS), "each step was killed at work"
+    assert told["full"].count(FULL) == len(YEAR.full)
+
+
+def test_the_year_has_every_kind_of_night():
+    world = World(YEAR)
+    nights = world.days.between(world.session(0), world.session(YEAR.nights - 1))
+    hours = [int(str(at)[11:13]) for at in nights.decision_at]
+    assert set(hours) == {2, 3}
+    assert np.count_nonzero(np.diff(hours)) == 2, "to winter time and back"
+    closes = {str(label): str(close)[11:16] for label, close in zip(nights.labels, nights.closes, strict=True)}
+    assert (closes["2023-11-22"], closes["2023-11-24"]) == ("21:00", "18:00")  # half a day
+    assert "2023-11-23" not in closes  # Thanksgiving
+    assert "2024-02-29" in closes
+    assert len(nights) == 250
