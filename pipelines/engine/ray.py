@@ -51,21 +51,18 @@ class RayEngine:
         started = 0
         running: dict[Any, int] = {}
         done: dict[int, Any] = {}
-        try:
-            for turn in range(len(parts)):
-                while True:
-                    while len(running) < room.tasks and started < min(len(parts), turn + AHEAD * room.tasks):
-                        running[task.remote(function, kept, parts[started], _Torch.here())] = started
-                        started += 1
-                    if turn in done:
-                        break
-                    for ended in ray.wait(list(running), num_returns=1)[0]:
-                        done[running.pop(ended)] = ended
-                yield _result(done.pop(turn), turn, len(parts))
-        finally:
-            if ray.is_initialized():  # the engine may be closed before whoever stopped reading lets this go
-                for reference in running:
-                    ray.cancel(reference)
+        # Where the reader stops, the few tasks under way come to their end by themselves. Cancelling one can abort
+        # this very process in Ray 2.60 ("Tried to complete task that was not pending").
+        for turn in range(len(parts)):
+            while True:
+                while len(running) < room.tasks and started < min(len(parts), turn + AHEAD * room.tasks):
+                    running[task.remote(function, kept, parts[started], _Torch.here())] = started
+                    started += 1
+                if turn in done:
+                    break
+                for ended in ray.wait(list(running), num_returns=1)[0]:
+                    done[running.pop(ended)] = ended
+            yield _result(done.pop(turn), turn, len(parts))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from data.news.parse import CRASHED, Document, Entry, Limits, ParserPool
 from data.news.parse_worker import parse_document
 
 FEEDS = Path(__file__).parents[3] / "shared" / "feeds"
+Children = Callable[[], set[int]]
 PROC = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="/proc is not there")
 SLOW = rss(item(rest=f"<author>{'a' * 1_000_000}</author>")).encode()  # takes feedparser hours
 
@@ -260,7 +261,7 @@ def test_encodings_that_are_refused(name: str) -> None:
 
 
 @PROC
-def test_one_process_reads_many_documents() -> None:
+def test_one_process_reads_many_documents(children: Children) -> None:
     ballast = b"x" * (200 << 20)  # what the parent takes is not the child's
 
     async def use(pool: ParserPool) -> None:
@@ -274,10 +275,17 @@ def test_one_process_reads_many_documents() -> None:
     del ballast
 
 
-def children() -> set[int]:
-    """The processes that this one has started and that still run."""
+def all_children() -> set[int]:
+    """The processes that this one has started, by whichever thread."""
     lists = Path("/proc/self/task").glob("*/children")
     return {int(pid) for path in lists for pid in path.read_text().split()}
+
+
+@pytest.fixture
+def children() -> Children:
+    """The processes that were started since; what earlier tests have left, such as Ray's zombies, is not the pool's."""
+    before = all_children()
+    return lambda: all_children() - before
 
 
 def test_each_of_many_tasks_gets_its_own_answer() -> None:
@@ -311,7 +319,7 @@ def test_a_cancelled_parse_leaves_no_answer_behind() -> None:
 
 
 @PROC
-def test_a_killed_process_is_replaced() -> None:
+def test_a_killed_process_is_replaced(children: Children) -> None:
     async def use(pool: ParserPool) -> None:
         await pool.parse(GOOD, None, URL)
         slow = asyncio.create_task(pool.parse(SLOW, None, URL))
@@ -326,7 +334,7 @@ def test_a_killed_process_is_replaced() -> None:
 
 
 @PROC
-def test_no_process_survives_its_pool() -> None:
+def test_no_process_survives_its_pool(children: Children) -> None:
     async def use(pool: ParserPool) -> None:
         await pool.parse(GOOD, None, URL)
         started.update(children())
@@ -338,7 +346,9 @@ def test_no_process_survives_its_pool() -> None:
 
 
 @PROC
-def test_a_process_sees_and_may_do_little(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_sees_and_may_do_little(
+    children: Children, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
 

@@ -107,7 +107,7 @@ def test_a_night_killed_before_and_after_every_write_ends_as_if_it_had_not(
     assert left(folder) == calm
 
 
-@pytest.mark.parametrize("module", ["ledger", "page"])
+@pytest.mark.parametrize("module", ["ledger", pytest.param("page", marks=pytest.mark.slow)])
 def test_a_night_killed_at_its_writes_ends_as_if_it_had_not(
     folder: Path, calm: dict[str, Any], forks: Forks, server: FeedServer, module: str
 ) -> None:
