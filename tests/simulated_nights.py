@@ -43,6 +43,7 @@ EXCHANGE = sessions("XNYS", "nightly")
 NIGHT_0 = int(EXCHANGE.index(["2018-11-01"])[0])
 HISTORY = 110  # sessions before night 0
 MINUTE = np.timedelta64(1, "m")
+PRICES = "nightly.ingest=['prices']"
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from killing import row_hashes
-from simulated_nights import build, desk
+from simulated_nights import desk
 
 from data.errors import ConfigError, InputError
 from data.lake import Lake
@@ -104,6 +104,7 @@ def test_workers_that_always_die_are_an_error(engine: Engine, monkeypatch: pytes
         list(engine.map(engine_parts.die, None, [0]))
 
 
+@pytest.mark.slow
 def test_a_machine_whose_cpus_are_taken_does_not_hang(engine: Engine) -> None:
     holder = ray.remote(num_cpus=1.9)(engine_parts.Holder).remote()
     ray.get(holder.here.remote())
@@ -173,8 +174,8 @@ def test_ablations_agree(engine: Engine, trained: Path, tmp_path: Path, tapewire
     assert ours == theirs
 
 
-def test_nights_agree(engine: Engine, tmp_path: Path) -> None:
-    start, left = build(tmp_path / "start"), []
+def test_nights_agree(engine: Engine, start: Path, tmp_path: Path) -> None:
+    left = []
     for one in (LOCAL, engine):
         with desk(start, tmp_path / one.name) as at_desk:
             at_desk.engine = one
@@ -199,6 +200,7 @@ def run_apart(environment: dict[str, str], code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_running_cluster_is_used_and_left_running(cluster: str) -> None:
     code = """
 with open_engine("ray") as engine:

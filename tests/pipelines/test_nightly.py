@@ -3,14 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from feed_server import status
-from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
+from simulated_nights import PRICES, Desk, Tape, evening, noon_after, session
 
 from data.errors import ConfigError, ModelError, WaitedError
 from data.lake import Lake
@@ -22,20 +21,6 @@ from pipelines.nightly.steps import SHOWN
 from pipelines.promotions import promote, retire
 from pipelines.scorecard.verify import verify
 from pipelines.workspace import open_workspace, replace_file
-
-PRICES = "nightly.ingest=['prices']"  # most nights do without the wire, which takes a while
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nights") / "start")
-
-
-@pytest.fixture
-def at_desk(start: Path, tmp_path: Path) -> Iterator[Desk]:
-    with desk(start, tmp_path / "desk") as opened:
-        opened.overrides = [PRICES]
-        yield opened
 
 
 def files(at_desk: Desk, night: int) -> Path:

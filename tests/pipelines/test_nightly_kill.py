@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from feed_server import FeedServer
 from killing import row_hashes
-from simulated_nights import Forks, build, run_at, session, wire
+from simulated_nights import Forks, run_at, session, wire
 
 from data.lake import Lake
 from pipelines.nightly import ledger, page
@@ -32,13 +32,6 @@ def forks() -> Iterator[Forks]:
 def server() -> Iterator[FeedServer]:
     with FeedServer() as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
-    folder = tmp_path_factory.mktemp("killed") / "start"
-    assert forks.run(build, folder) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,14 @@
 """A past night is replayed for those who belonged then, whoever joined or left since."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_nights import Desk, Tape, build, desk, evening, session
+from simulated_nights import Desk, Tape, evening, session
 
 from data.errors import InputError, LakeError
 from pipelines.ingest_prices import ingest_prices
 from pipelines.nightly.replay import replay
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("members") / "start")
-
-
-@pytest.fixture
-def at_desk(start: Path, tmp_path: Path) -> Iterator[Desk]:
-    with desk(start, tmp_path / "desk") as opened:
-        opened.overrides = ["nightly.ingest=['prices']"]
-        yield opened
 
 
 def again(at_desk: Desk, night: int) -> tuple[int, int, tuple[str, ...]]:

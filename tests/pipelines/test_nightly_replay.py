@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from deltalake import write_deltalake
-from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
+from simulated_nights import PRICES, Desk, Tape, desk, evening, noon_after, session
 
 from data.errors import ConfigError, LakeError
 from data.lake import Lake
@@ -20,14 +20,11 @@ from pipelines.promotions import promote
 from pipelines.score import Ask, score
 from pipelines.scorecard.verify import verify
 
-PRICES = "nightly.ingest=['prices']"
-
 
 @pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def past(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Three nights done, the last after a restatement of bars that the first had read; tests leave it as it is."""
-    folder = tmp_path_factory.mktemp("replayed")
-    with desk(build(folder / "start"), folder / "desk") as opened:
+    with desk(start, tmp_path_factory.mktemp("replayed") / "desk") as opened:
         opened.overrides = [PRICES]
         for night, restated in ((0, 1.0), (2, 1.0), (3, 1.03)):
             opened.night(night, restated=restated)
@@ -50,10 +47,12 @@ def test_every_night_is_what_it_was_after_a_restatement(past: Desk) -> None:
     assert lake.count("forecasts") == before
 
 
-def test_what_was_scored_earlier_that_evening_is_made_again_in_its_own_batch(past: Desk, tmp_path: Path) -> None:
+def test_what_was_scored_earlier_that_evening_is_made_again_in_its_own_batch(
+    past: Desk, start: Path, tmp_path: Path
+) -> None:
     """News of one ticker comes between two scorings: the others' inputs stay, what shares their batch does not."""
     folder = tmp_path / "desk"
-    shutil.copytree(past.folder.parent / "start", folder, symlinks=True)
+    shutil.copytree(start, folder, symlinks=True)
     opened = Desk(folder, past.server, [PRICES, "fusion.kind=cross_attention", "price.width=32"])
     train(opened.workspace, promote=True, clock=lambda: evening(-1))
     early = evening(0, 1)

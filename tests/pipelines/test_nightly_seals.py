@@ -2,13 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from simulated_nights import Desk, Tape, build, desk, evening, noon_after, session
+from simulated_nights import Desk, Tape, desk, evening, noon_after, session
 
 from data.errors import LakeError
 from data.lake import Lake
@@ -18,18 +17,6 @@ from pipelines.nightly.replay import replay
 from pipelines.score import Ask, score
 from pipelines.scorecard.settle import settle
 from pipelines.scorecard.verify import verify
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("sealed") / "start")
-
-
-@pytest.fixture
-def at_desk(start: Path, tmp_path: Path) -> Iterator[Desk]:
-    with desk(start, tmp_path / "desk") as opened:
-        opened.overrides = ["nightly.ingest=['prices']"]
-        yield opened
 
 
 def intact(at_desk: Desk) -> None:

@@ -1,14 +1,13 @@
 """Whoever is to know is told of every run that went wrong, also before it knew its nights; and when time runs out."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
-from simulated_nights import EXCHANGE, NIGHT_0, Desk, Tape, build, desk, evening, session
+from simulated_nights import EXCHANGE, NIGHT_0, Desk, Tape, evening, session
 
 from data.errors import ConfigError, EncoderError, LakeError, LockedError, ModelError, TapewireError
 from pipelines.nightly import job, steps
@@ -20,18 +19,6 @@ from pipelines.scorecard.verify import verify
 
 OPEN = EXCHANGE.target_open[NIGHT_0]
 MINUTE = np.timedelta64(1, "m")
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("told") / "start")
-
-
-@pytest.fixture
-def at_desk(start: Path, tmp_path: Path) -> Iterator[Desk]:
-    with desk(start, tmp_path / "desk") as opened:
-        opened.overrides = ["nightly.ingest=['prices']"]
-        yield opened
 
 
 @pytest.fixture
