@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LAST = np.datetime64("2024-06-28")
 NAMES = ("AT", "A price", "A plan", "A plant", "A deal", "A claim", "A chief", "A rival")
 DIMENSION = 768
+FINGERPRINT = "be" * 16  # of no encoder: the vectors are random
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "THP_MEM_ALLOC_ENABLE": "1"}
 
 
@@ -318,7 +319,7 @@ def _news(lake: Lake, names: list[str], exchange: Sessions, rng: np.random.Gener
     )
     linked = {"id": ids, "ticker": [names[ticker] for ticker in about], "rule": "dataset", "confidence": 1.0}
     lake.merge("links", pd.DataFrame(linked).assign(hindsight=False, **stamps))
-    store = EmbeddingStore.open(folder / "embeddings", "bench", DIMENSION)
+    store = EmbeddingStore.open(folder / "embeddings", FINGERPRINT, DIMENSION)
     for first in range(0, count, 65_536):
         keys = text_keys(normalise_all(titles[first : first + 65_536]))
         store.append(keys, rng.standard_normal((len(keys), DIMENSION), dtype=np.float32).astype(np.float16))
@@ -346,7 +347,7 @@ def _model(folder: Path) -> None:
     plain, text = (Scaler(np.zeros(n, np.float32), np.ones(n, np.float32)) for n in (width, DIMENSION))
     settled_at = LAST.astype("datetime64[us]") - np.timedelta64(99, "D")
     fitted = Fitted(model, plain, text, Calibration(0.5, 1.0, 5.0), 1.0, 1, settled_at)
-    saved = save_bundle(fitted, config, "bench", {}, folder / "runs")
+    saved = save_bundle(fitted, config, FINGERPRINT, {}, folder / "runs")
     promote(folder / "runs", saved.name, settled_at)
 
 
