@@ -23,13 +23,13 @@ from pipelines.bundle_files import (
     canonical,
     list_files,
     make_manifest,
-    write_folder,
 )
 from pipelines.bundle_hub import fetch_files
 from pipelines.bundle_parts import build, store
 from pipelines.bundle_stored import Stored
 from pipelines.bundle_verify import HUGGING_FACE, find_folder, read_stored
 from pipelines.config import TapewireConfig
+from pipelines.files import write_folder
 from pipelines.model_card import model_card
 from pipelines.promotions import Promotions
 from pipelines.train import Fitted

@@ -7,8 +7,6 @@ holds is judged by `bundle_parts.py`; who made it, hashes cannot tell.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -140,35 +138,6 @@ def _is_deep(tree: Any) -> bool:
 def digest(content: bytes) -> str:
     """sha256, hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def write_folder(folder: Path, contents: Mapping[str, bytes], draft: Path) -> None:
-    """Make `folder`, which must not be there, whole or not at all: as `draft` beside it, synced, then renamed.
-
-    A draft that was left over is replaced. An OSError, as of a full disk, leaves neither.
-    """
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        for name, content in contents.items():
-            with (draft / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(draft)
-        draft.rename(folder)
-        _sync(folder.parent)
-    except OSError:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _said(manifest: dict[str, Any], at: str) -> dict[str, tuple[str, int]]:

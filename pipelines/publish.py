@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from data.errors import LockedError
 from data.schemas import SCHEMAS
 from data.types import QUANTILES
-from pipelines.workspace import sync_folder
+from pipelines.files import sync_folder, write_folder
 
 PARQUET, CSV, ABSTAINED, MANIFEST = "forecasts.parquet", "forecasts.csv", "abstained.csv", "manifest.json"
 LATEST = "latest"
@@ -53,9 +53,7 @@ def publish(folder: Path, frame: pd.DataFrame, abstained: Mapping[str, str], fac
         shutil.rmtree(draft, ignore_errors=True)  # left by a killed run
         version = next(each for each in _versions(folder) if not each.exists() or _holds(each, files))
         if not version.exists():
-            _write_folder(draft, files)
-            draft.rename(version)
-            sync_folder(version.parent)
+            write_folder(version, files, draft)
     return version / PARQUET
 
 
@@ -127,20 +125,6 @@ def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
         return all((folder / name).read_bytes() == content for name, content in files.items())
     except OSError:
         return False
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True)
-        for name, content in files.items():
-            with (folder / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(folder)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 @contextmanager

@@ -115,9 +115,8 @@ def score(workspace: Workspace, bundle: Bundle, ask: Ask, clock: Now, engine: En
     """Forecast the session after a decision; what was not known at it is not read.
 
     Scoring again with the same inputs and model adds nothing to the lake. What is added is stamped after whatever seal
-    it would fall under. Raises ModelError where the model was fitted
-    on what the decision could not know and `ask.in_sample` is not set, LakeError where there are no bars or a headline
-    is not embedded.
+    it would fall under. Raises ModelError where the model was fitted on what the decision could not know and
+    `ask.in_sample` is not set, LakeError where there are no bars or a headline is not embedded.
     """
     begun = clock()
     moment = find_moment(workspace, bundle, ask.session)

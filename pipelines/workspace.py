@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from data.errors import ConfigError, LockedError
 from data.lake import Lake
 from pipelines.config import TapewireConfig, load_config
+from pipelines.files import sync_folder
 from pipelines.template import FILE
 
 
@@ -82,12 +83,3 @@ def replace_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)  # of a full disk; once replaced it is not there
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was created, renamed or removed in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,9 +17,10 @@ from encoders.text.config import EncoderConfig
 from fusion.kinds import FusionConfig
 from pipelines import bundle_parts
 from pipelines.bundle import Bundle, files_of, load_bundle, save_bundle
-from pipelines.bundle_files import FILES, MANIFEST, write_folder
+from pipelines.bundle_files import FILES, MANIFEST
 from pipelines.bundle_format1 import _digest
 from pipelines.config import TapewireConfig
+from pipelines.files import write_folder
 from pipelines.promotions import Promotions, promote
 from pipelines.score import Ask, score
 from pipelines.workspace import open_workspace

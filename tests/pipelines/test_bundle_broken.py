@@ -17,8 +17,9 @@ from bundles import REFERENCE, edit, forge, nested, small_stored
 
 from data.errors import ModelError
 from pipelines.bundle import Bundle, files_of, load_bundle
-from pipelines.bundle_files import FILES, MANIFEST, list_files, make_manifest, write_folder
+from pipelines.bundle_files import FILES, MANIFEST, list_files, make_manifest
 from pipelines.bundle_verify import read_stored, training_of
+from pipelines.files import write_folder
 
 FIRST_SCHEMA = Path(__file__).parents[1] / "fixtures" / "first_schema" / "runs"
 WEIGHTS = "model.safetensors"

@@ -116,16 +116,21 @@ def test_a_champion_of_another_clock_is_refused(at_desk: Desk) -> None:
     assert len(at_desk.forecasts()) == 0
 
 
-def test_a_challenger_of_another_clock_is_left_out(at_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, challenger = steps.load_bundle, at_desk.challenger
+def of_another_clock(monkeypatch: pytest.MonkeyPatch, of: str, **settings: str) -> None:
+    """One model says that it was trained with other settings."""
+    load = steps.load_bundle
 
     def other(runs: Path, model_id: str) -> Any:
         bundle = load(runs, model_id)
-        if model_id == challenger:
-            object.__setattr__(bundle, "config", bundle.config.model_copy(update={"decision": "pre-open"}))
+        if model_id == of:
+            object.__setattr__(bundle, "config", bundle.config.model_copy(update=settings))
         return bundle
 
     monkeypatch.setattr(steps, "load_bundle", other)
+
+
+def test_a_challenger_of_another_clock_is_left_out(at_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_another_clock(monkeypatch, at_desk.challenger, decision="pre-open")
     done = at_desk.night(0)
     assert (done.exit_code, done.nights[0].published) == (3, True)
     assert "pre-open" in done.nights[0].degraded[0]
@@ -200,15 +205,7 @@ def test_feeds_words_do_nothing_to_a_terminal() -> None:
 
 
 def test_a_promotion_is_what_a_refused_clock_asks_for(at_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, champion = steps.load_bundle, at_desk.champion
-
-    def other(runs: Path, model_id: str) -> Any:
-        bundle = load(runs, model_id)
-        if model_id == champion:
-            object.__setattr__(bundle, "config", bundle.config.model_copy(update={"calendar": "XLON"}))
-        return bundle
-
-    monkeypatch.setattr(steps, "load_bundle", other)
+    of_another_clock(monkeypatch, at_desk.champion, calendar="XLON")
     with pytest.raises(ModelError, match="XLON"):
         at_desk.night(0)
     promote(at_desk.folder / "runs", at_desk.challenger, evening(0, 20))
