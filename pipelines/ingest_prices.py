@@ -21,7 +21,7 @@ from data.calendar import Sessions, sessions
 from data.errors import ConfigError
 from data.intake import ODD_TICKER
 from data.lake import Lake, revisions
-from data.prices.answer import Held, Origin, Tape, Terms, by_origin, judge, nothing_held, refuse_recycled
+from data.prices.answer import NO_ACTIONS, Held, Origin, Tape, Terms, by_origin, judge, refuse_recycled
 from data.prices.limiter import Limiter, insist
 from data.prices.markets import calendar_of
 from data.prices.source import (
@@ -40,7 +40,7 @@ from data.prices.source import (
 from data.prices.store import Stored, store_prices
 from data.prices.tape import TapeConfig, open_source
 from data.prices.ticker_state import TickerState, read_states, store_states
-from data.prices.traded import TOLERANCE, Split
+from data.prices.traded import TOLERANCE, Quotes, Split
 from pipelines.instants import Now, utc_now
 from pipelines.ticker_reads import PricesIngested, Task, TickerRead
 from pipelines.workspace import Workspace
@@ -147,12 +147,21 @@ class _Run:
     def _batch(self, batch: Sequence[Task], pool: ThreadPoolExecutor) -> list[TickerRead]:
         if self._limiter.stopped:
             return [_not_asked(task, self._limiter.stopped) for task in batch]
-        names = pd.Series([task.ticker for task in batch], dtype="string")
-        bars = _by_ticker(self._lake.current_among("bars", names, [*BAR_COLUMNS, "basis"]))
-        actions = _by_ticker(self._lake.current_among("actions", names, ACTION_COLUMNS))
-        none = nothing_held()
-        held = [Held(bars.get(task.ticker, none.bars), actions.get(task.ticker, none.actions)) for task in batch]
-        return list(pool.map(self._read, batch, held))
+        return list(pool.map(self._read, batch, self._held([task.ticker for task in batch])))
+
+    def _held(self, tickers: list[str]) -> list[Held]:
+        """What the lake holds of each."""
+        names = pd.Series(tickers, dtype="string")
+        bars = self._lake.current_among("bars", names, [*BAR_COLUMNS, "basis"])
+        actions = self._lake.current_among("actions", names, ACTION_COLUMNS)
+        imported = bars[bars["basis"] != "raw"]
+        basis = dict(zip(imported["ticker"], imported["basis"], strict=True))
+        quotes, quoted, acted = Quotes.of(bars), _by_ticker(bars), _by_ticker(actions)
+        none = slice(0, 0)
+        return [
+            Held(quotes[quoted.get(name, none)], actions.iloc[acted.get(name, none)], basis.get(name, "raw"))
+            for name in tickers
+        ]
 
     def _read(self, task: Task, held: Held) -> TickerRead:
         """Ask for one ticker and judge the answer. Never raises for anything a vendor can do."""
@@ -164,24 +173,20 @@ class _Run:
         except SourceError as error:
             if isinstance(error, RefusedError):
                 self._limiter.stop(str(error))
-            return self._failed(task, error, asked_at, has_bars=not held.bars.empty)
+            return self._failed(task, error, asked_at, has_bars=len(held.bars) > 0)
 
     def _tape(self, task: Task, held: Held, asked_at: np.datetime64) -> Tape:
         """The newest sessions and some before them; the whole history where it is new, or what overlaps is not."""
-        _refuse_other_basis(held.bars)
+        if held.basis != "raw":
+            raise MalformedError(f"the lake holds its bars on the basis {held.basis}, imported from a file")
         state, exchange = task.state, task.exchange
-        if (
-            state is not None
-            and state.through is not None
-            and not held.bars.empty
-            and not _after(state.since, self._start)
-        ):
+        if state is not None and state.through is not None and len(held.bars) and not _after(state.since, self._start):
             since = max(self._start, _sessions_before(exchange, state.through, self._config.overlap))
             recent = held.since(since)
             history = self._ask(task, since)
             refuse_recycled(history, exchange, state.through)
             tape = judge(history, recent, exchange, since, asked_at, self._terms)
-            if not tape.restates(recent):
+            if not tape.restates:
                 return tape
         return judge(self._ask(task, self._start), held, exchange, self._start, asked_at, self._terms)
 
@@ -189,7 +194,7 @@ class _Run:
         return insist(lambda: self._source.history(task.ticker, since), self._config.backoff)
 
     def _fed(self, task: Task, tape: Tape) -> TickerRead:
-        last = tape.bars["session"].iloc[-1].to_datetime64().astype("datetime64[D]")
+        last = tape.bars.sessions[-1].astype("datetime64[D]")
         through = max(last, task.state.through) if task.state and task.state.through else last
         since = self._start if task.state is None or task.state.since is None else min(self._start, task.state.since)
         state = TickerState(task.ticker, self._source.name, "fed", since=since, through=through)
@@ -241,14 +246,13 @@ class _Run:
         stored = Stored(0, 0)
         fed = [(task, read.tape) for task, read in zip(batch, reads, strict=True) if read.tape is not None]
         _store_splits(self._lake, [(task.ticker, tape.splits) for task, tape in fed], self._source.name, recorded_at)
-        parts: dict[Origin, list[tuple[str, pd.DataFrame, pd.DataFrame]]] = {}
-        for task, tape in fed:
-            for origin, bars, actions in by_origin(tape, task.state.through if task.state else None, recorded_at):
-                parts.setdefault(origin, []).append((task.ticker, bars, actions))
+        parts: dict[Origin, list[tuple[str, Tape]]] = {}
+        for task, whole in fed:
+            for origin, tape in by_origin(whole, task.state.through if task.state else None, recorded_at):
+                parts.setdefault(origin, []).append((task.ticker, tape))
         for origin, told in parts.items():
-            bars = _joined([(ticker, rows) for ticker, rows, _ in told])
-            actions = _joined([(ticker, rows) for ticker, _, rows in told])
-            bars, actions = bars.assign(basis="raw", source=self._source.name), actions.assign(source=self._source.name)
+            bars = _bars(told).assign(basis="raw", source=self._source.name)
+            actions = _actions(told).assign(source=self._source.name)
             stored = _added(stored, store_prices(self._lake, bars, actions, recorded_at, origin, TOLERANCE))
         states = [read.state for read in reads if read.state is not None]
         if states:
@@ -293,31 +297,36 @@ def _added(one: Stored, other: Stored) -> Stored:
     return Stored(one.bars + other.bars, one.actions + other.actions)
 
 
-def _joined(parts: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
-    """The rows of several tickers in one frame, with a column `ticker`."""
-    told = [(ticker, rows) for ticker, rows in parts if len(rows)] or parts[:1]
+def _bars(parts: Sequence[tuple[str, Tape]]) -> pd.DataFrame:
+    """The bars of several tickers in one frame, with a column `ticker`."""
+    tickers, tapes = zip(*parts, strict=True)
+    rows = Quotes(
+        *(np.concatenate(columns) for columns in zip(*((t.bars.sessions, t.bars.numbers) for t in tapes), strict=True))
+    )
+    return rows.frame(
+        available_at=np.concatenate([tape.closes for tape in tapes]),
+        ticker=np.repeat(tickers, [len(tape.bars) for tape in tapes]),
+    )
+
+
+def _actions(parts: Sequence[tuple[str, Tape]]) -> pd.DataFrame:
+    told = [(ticker, tape.actions) for ticker, tape in parts if len(tape.actions)] or [(parts[0][0], NO_ACTIONS)]
     tickers, frames = zip(*told, strict=True)
     joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return joined.assign(ticker=np.repeat(tickers, [len(rows) for rows in frames]))
 
 
-def _by_ticker(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {str(ticker): part for ticker, part in rows.groupby("ticker", observed=True)}
+def _by_ticker(rows: pd.DataFrame) -> dict[str, slice]:
+    """Where each ticker's rows are, which are ordered by it."""
+    sizes = rows.groupby("ticker", sort=False).size()
+    ends = sizes.cumsum()
+    return {str(ticker): slice(end - size, end) for ticker, size, end in zip(sizes.index, sizes, ends, strict=True)}
 
 
 def _sessions_before(exchange: Sessions, day: np.datetime64, count: int) -> np.datetime64:
     at = int(np.searchsorted(exchange.labels, day))
     label: np.datetime64 = exchange.labels[max(at - count + 1, 0)]
     return label
-
-
-def _refuse_other_basis(bars: pd.DataFrame) -> None:
-    if "basis" not in bars:
-        return  # nothing is held
-    basis = bars["basis"].to_numpy(dtype=object)
-    other = basis[basis != "raw"]
-    if len(other):
-        raise MalformedError(f"the lake holds its bars on the basis {other[0]}, imported from a file")
 
 
 def _store_splits(

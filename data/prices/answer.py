@@ -6,55 +6,58 @@ code and left out, so that a missing number never takes the place of a good one.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data.asof import known
+from data.asof import Instants, known
 from data.calendar import Labels, Sessions
-from data.prices.source import ACTION_COLUMNS, BAR_COLUMNS, EmptyError, History, MalformedError
-from data.prices.traded import Split, as_traded, differs, has_new, settle_actions
-from data.quality import row_codes
+from data.prices.source import ACTION_COLUMNS, EmptyError, History, MalformedError
+from data.prices.traded import Quotes, Split, as_traded, differs, has_new, settle_actions
+from data.quality import ROW_CODES, fault_codes
 
 Origin = Literal["live", "backfill"]
 
 LIVE_WITHIN = np.timedelta64(4, "D")  # of its close a bar was seen live, a long weekend included
 _NOT_YET = ("missing-price", "partial-last-bar")  # codes of a bar that is still to come, rather than at fault
+_PARTIAL = ROW_CODES.index("partial-last-bar")
 RECYCLED = 60  # sessions without a bar, after which a ticker may be another company's
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the lake holds of one ticker, ascending: the newest version of `BAR_COLUMNS` and `ACTION_COLUMNS`."""
+    """What the lake holds of one ticker, ascending: the newest version of its bars and of `ACTION_COLUMNS`.
 
-    bars: pd.DataFrame
+    `basis`: that of the bars; another than "raw" was imported from a file.
+    """
+
+    bars: Quotes
     actions: pd.DataFrame
+    basis: str = "raw"
 
     def since(self, day: np.datetime64) -> "Held":
         """The same with the bars from `day` on alone."""
-        inside = (self.bars["session"].to_numpy() >= day).nonzero()[0]
-        return Held(self.bars.iloc[inside[0] :] if len(inside) else self.bars.iloc[:0], self.actions)
+        return Held(self.bars[np.searchsorted(self.bars.sessions, day) :], self.actions, self.basis)
 
 
 @dataclass(frozen=True)
 class Tape:
-    """Sound rows with their `available_at`, how each split was judged, and rows left out by code.
+    """Sound bars with the `closes` of their sessions, sound actions with their `available_at`, rows left out by code.
 
-    `fault`: the session and the code of the last bar, where that one was there and was left out.
+    `fault`: the session and the code of the last bar, where that one was there and was left out. `restates`: whether a
+    stored price is another one now or an action is new: then all the rest may be, too.
     """
 
-    bars: pd.DataFrame
+    bars: Quotes
+    closes: Instants
     actions: pd.DataFrame
     splits: tuple[Split, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     fault: tuple[np.datetime64, str] | None = None
-
-    def restates(self, held: Held) -> bool:
-        """Whether a stored price is another one now or an action is new: then all the rest may be, too."""
-        return differs(self.bars, held.bars) or has_new(self.actions, held.actions)
+    restates: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,12 @@ class Terms:
     settle: np.timedelta64
 
 
-def nothing_held() -> Held:
-    """Of a ticker that the lake does not know."""
-    numbers = pd.DataFrame({name: pd.Series(dtype="float64") for name in BAR_COLUMNS})
-    bars = numbers.astype({"session": "datetime64[s]"})
-    kinds = pd.Series(dtype="str")
-    return Held(bars, pd.DataFrame({"ex_date": bars["session"], "kind": kinds, "value": bars["open"]}))
+def no_actions() -> pd.DataFrame:
+    """`ACTION_COLUMNS` without a row."""
+    return pd.DataFrame({"ex_date": np.empty(0, "datetime64[s]"), "kind": pd.Series(dtype="str"), "value": np.empty(0)})
 
 
-NO_ACTIONS = nothing_held().actions.assign(available_at=np.empty(0, "datetime64[us]"))
+NO_ACTIONS = no_actions().assign(available_at=np.empty(0, "datetime64[us]"))
 
 
 def judge(
@@ -90,18 +90,19 @@ def judge(
     inside = ~(history.bars["session"].to_numpy() < since)
     asked_for = history if inside.all() else History(history.bars[inside], history.actions)
     traded = as_traded(asked_for, held.bars, terms.unit, terms.split_adjusted)
-    days = traded.bars["session"].to_numpy()
-    codes = row_codes(traded.bars, exchange, asked_at).to_numpy(dtype=object)
+    days = traded.bars.sessions
+    codes = fault_codes(days, [*traded.bars.numbers.T], exchange, asked_at)
     closes = exchange.closes[exchange.index(days)]
-    codes[(codes == "") & ~known(closes, asked_at - terms.settle)] = "partial-last-bar"
-    sound = codes == ""
-    left_out = dict(Counter(codes[~sound].tolist()).most_common())
+    codes[(codes == 0) & ~known(closes, asked_at - terms.settle)] = _PARTIAL
+    sound = codes == 0
+    left_out = dict(Counter(ROW_CODES[code] for code in codes[~sound]).most_common())
     if not sound.any():
         told = ", ".join(f"{code} {rows}" for code, rows in left_out.items())
         raise EmptyError(f"none of the {len(codes)} bars it gave is usable: {told}" if told else "it gave no bar")
-    bars = (traded.bars if sound.all() else traded.bars[sound]).assign(available_at=closes[sound])
+    bars = traded.bars[sound]
     actions = NO_ACTIONS if traded.actions.empty else _settled(traded.actions, held, exchange, since)
-    return Tape(bars, actions, traded.splits, left_out, _fault(days, codes))
+    restates = differs(bars, held.bars) or has_new(actions, held.actions)
+    return Tape(bars, closes[sound], actions, traded.splits, left_out, _fault(days, codes), restates)
 
 
 def _settled(actions: pd.DataFrame, held: Held, exchange: Sessions, since: np.datetime64) -> pd.DataFrame:
@@ -111,9 +112,9 @@ def _settled(actions: pd.DataFrame, held: Held, exchange: Sessions, since: np.da
     return settled.assign(available_at=opens)
 
 
-def _fault(days: Labels, codes: npt.NDArray[np.object_]) -> tuple[np.datetime64, str] | None:
+def _fault(days: Labels, codes: npt.NDArray[np.int8]) -> tuple[np.datetime64, str] | None:
     last = int(days.argmax())
-    code = str(codes[last])
+    code = ROW_CODES[codes[last]]
     return None if code in ("", *_NOT_YET) else (days[last].astype("datetime64[D]"), code)
 
 
@@ -121,7 +122,7 @@ def refuse_recycled(history: History, exchange: Sessions, through: np.datetime64
     """MalformedError where bars begin anew long after those stored: they may be another company's."""
     if history.bars.empty:
         return
-    first = history.bars["session"].min().to_datetime64()
+    first = history.bars["session"].to_numpy().min()
     gap = int(np.searchsorted(exchange.labels, first) - np.searchsorted(exchange.labels, through))
     if gap > RECYCLED:
         raise MalformedError(
@@ -130,27 +131,27 @@ def refuse_recycled(history: History, exchange: Sessions, through: np.datetime64
         )
 
 
-def by_origin(
-    tape: Tape, through: np.datetime64 | None, recorded_at: np.datetime64
-) -> Iterator[tuple[Origin, pd.DataFrame, pd.DataFrame]]:
+def by_origin(tape: Tape, through: np.datetime64 | None, recorded_at: np.datetime64) -> Iterator[tuple[Origin, Tape]]:
     """The bars and actions of a ticker, stored `through` a session so far, by how the lake came by them.
 
     A first load is a backfill, and so is what came after `through` but long before `recorded_at`. All else is live:
     new, or restated, which is known since now.
     """
     if through is None:
-        yield "backfill", tape.bars, tape.actions
+        yield "backfill", tape
         return
     old, oldest = through.astype("datetime64[s]"), recorded_at - LIVE_WITHIN
-    bars, actions = (
-        (rows[day].to_numpy() > old) & known(rows["available_at"].to_numpy(), oldest)
-        for rows, day in ((tape.bars, "session"), (tape.actions, "ex_date"))
-    )
+    bars = (tape.bars.sessions > old) & known(tape.closes, oldest)
+    actions = (tape.actions["ex_date"].to_numpy() > old) & known(tape.actions["available_at"].to_numpy(), oldest)
     if not (bars.any() or actions.any()):
-        yield "live", tape.bars, tape.actions
+        yield "live", tape
         return
-    yield "live", tape.bars[~bars], tape.actions[~actions]
-    yield "backfill", tape.bars[bars], tape.actions[actions]
+
+    def those(bars: npt.NDArray[np.bool_], actions: npt.NDArray[np.bool_]) -> Tape:
+        return replace(tape, bars=tape.bars[bars], closes=tape.closes[bars], actions=tape.actions[actions])
+
+    yield "live", those(~bars, ~actions)
+    yield "backfill", those(bars, actions)
 
 
 def _on_sessions(actions: pd.DataFrame, exchange: Sessions, since: np.datetime64) -> pd.DataFrame:

@@ -7,6 +7,7 @@ What then differs from a stored number by no more than the vendor's rounding is 
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,14 +21,49 @@ Evidence = Literal["stored", "step", "custom"]
 Floats = npt.NDArray[np.float64]
 
 PRICES, NUMBERS = BAR_COLUMNS[1:5], BAR_COLUMNS[1:]
-CLOSE = NUMBERS.index("close")
-BAR_INDEX = pd.Index(BAR_COLUMNS)
+OPEN, CLOSE = NUMBERS.index("open"), NUMBERS.index("close")
 TOLERANCE = 1e-6  # as a share: 32-bit floats carry 6e-8, and the smallest tick of a price is far larger
 TELLING_SPLIT = np.log(1.2)  # of a smaller ratio a step in prices may as well be the day's own move
 ODD_FACTOR = np.log(1.05)
 CONSTANT = 1e-3  # a spread of factors so small is one factor
 MOST_AT_ONCE = 6  # splits after the last stored bar whose combinations are tried
 FEW = 3  # bars that must agree before a constant factor between two histories is believed
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """Bars as arrays: `sessions` [M] (datetime64[s]) and `numbers` [M, 5] in the order of `NUMBERS`.
+
+    A night looks at a ticker's few bars many times over, and each look at a column of a frame costs more than the sums.
+    """
+
+    sessions: npt.NDArray[np.datetime64]
+    numbers: Floats
+
+    @classmethod
+    def of(cls, bars: pd.DataFrame) -> "Quotes":
+        """Of a frame of `BAR_COLUMNS`, in its order."""
+        return cls(bars["session"].to_numpy(), np.column_stack([bars[name].to_numpy(np.float64) for name in NUMBERS]))
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __getitem__(self, at: Any) -> "Quotes":
+        """Those of a slice, a mask or positions."""
+        return Quotes(self.sessions[at], self.numbers[at])
+
+    def frame(self, **more: npt.NDArray[Any]) -> pd.DataFrame:
+        """A frame of `BAR_COLUMNS` and the columns `more`."""
+        return pd.DataFrame(dict(zip(BAR_COLUMNS, (self.sessions, *self.numbers.T), strict=True)) | more)
+
+    def at(self, sessions: npt.NDArray[np.datetime64]) -> Floats:
+        """The numbers of each of `sessions` [K, 5], NaN where there are none. For one ticker's bars, ascending."""
+        numbers = np.full((len(sessions), len(NUMBERS)), np.nan)
+        if len(self):
+            at = np.minimum(np.searchsorted(self.sessions, sessions), len(self) - 1)
+            found = self.sessions[at] == sessions
+            numbers[found] = self.numbers[at[found]]
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -42,52 +78,49 @@ class Split:
 
 @dataclass(frozen=True)
 class Traded:
-    """Bars (`BAR_COLUMNS`) and actions (`ACTION_COLUMNS`, and `slack`, the rounding of the value, where there are any)
-    as traded, and how each split was judged.
+    """Bars and actions (`ACTION_COLUMNS`, and `slack`, the rounding of the value, where there are any) as traded, and
+    how each split was judged.
     """
 
-    bars: pd.DataFrame
+    bars: Quotes
     actions: pd.DataFrame
     splits: tuple[Split, ...]
 
 
-def as_traded(history: History, stored: pd.DataFrame, unit: float, split_adjusted: bool) -> Traded:
-    """Undo the splits of `history`. `stored`: this ticker's bars in the lake, as traded (`BAR_COLUMNS`), or none.
+def as_traded(history: History, stored: Quotes, unit: float, split_adjusted: bool) -> Traded:
+    """Undo the splits of `history`. `stored`: this ticker's bars in the lake, as traded, or none.
 
     `unit` and `split_adjusted` are the vendor's (see `PriceSource`). Raises MalformedError where rows of one session
     disagree, or where all of the overlap is off by one factor that no split explains.
     """
-    bars = _ascending(history.bars)
+    bars = Quotes.of(_ascending(history.bars))
     actions = _once(_usable(history.actions), "ex_date", "kind")
     splits = _judge(bars, actions, stored, split_adjusted)
-    days = bars["session"].to_numpy()
-    factor = _factor(splits, days)
-    told = _numbers(bars)
-    new, old = np.column_stack([told[:, :-1] * factor[:, None], told[:, -1] / factor]), _stored_numbers(bars, stored)
+    factor = _factor(splits, bars.sessions)
+    told, old = bars.numbers, stored.at(bars.sessions)
+    new = np.column_stack([told[:, :-1] * factor[:, None], told[:, -1] / factor])
     _refuse_unexplained(new[:, CLOSE], old[:, CLOSE])
-    settled = _as_stored(new, old, factor, unit)
-    known = pd.DataFrame(dict(enumerate([days, *settled.T])))
-    known.columns = BAR_INDEX
+    settled = Quotes(bars.sessions, _as_stored(new, old, factor, unit))
     if actions.empty:
-        return Traded(known, actions, ())
+        return Traded(settled, actions, ())
     paid = np.where(actions["kind"] == "dividend", _factor(splits, actions["ex_date"].to_numpy()), 1.0)
-    return Traded(known, actions.assign(value=actions["value"] * paid, slack=unit * paid), splits)
+    return Traded(settled, actions.assign(value=actions["value"] * paid, slack=unit * paid), splits)
 
 
 def settle_actions(actions: pd.DataFrame, stored: pd.DataFrame) -> pd.DataFrame:
     """`actions` of `as_traded`, with the stored value (of `ACTION_COLUMNS`) where they differ by rounding."""
     if actions.empty:
         return actions[ACTION_COLUMNS]
-    joined = actions.merge(stored[ACTION_COLUMNS], on=["ex_date", "kind"], how="left", suffixes=("", "_stored"))
-    old = joined["value_stored"]
-    near = (joined["value"] - old).abs() <= old.abs() * TOLERANCE + joined["slack"]
-    settled: pd.DataFrame = joined.assign(value=joined["value"].mask(near, old))[ACTION_COLUMNS]
-    return settled
+    held = {(day, kind): value for day, kind, value in _rows(stored)}
+    old = np.array([held.get((day, kind), np.nan) for day, kind, _ in _rows(actions)])
+    value = actions["value"].to_numpy()
+    near = np.abs(value - old) <= np.abs(old) * TOLERANCE + actions["slack"].to_numpy()
+    return actions[ACTION_COLUMNS].assign(value=np.where(near, old, value))
 
 
-def differs(bars: pd.DataFrame, stored: pd.DataFrame) -> bool:
+def differs(bars: Quotes, stored: Quotes) -> bool:
     """Whether a price of a session that both have is another one: volumes are revised every night, prices are not."""
-    new, old = (numbers[:, : len(PRICES)] for numbers in (_numbers(bars), _stored_numbers(bars, stored)))
+    new, old = bars.numbers[:, : len(PRICES)], stored.at(bars.sessions)[:, : len(PRICES)]
     return bool(((new != old) & np.isfinite(old) & ~np.isnan(new)).any())
 
 
@@ -95,8 +128,11 @@ def has_new(actions: pd.DataFrame, stored: pd.DataFrame) -> bool:
     """Whether one of `actions` is not among the stored ones, or has another value."""
     if actions.empty:
         return False
-    known = set(stored[ACTION_COLUMNS].itertuples(index=False, name=None))
-    return not known.issuperset(actions[ACTION_COLUMNS].itertuples(index=False, name=None))
+    return not set(_rows(stored)).issuperset(_rows(actions))
+
+
+def _rows(actions: pd.DataFrame) -> Iterator[tuple[Any, str, float]]:
+    return zip(*(actions[name].tolist() for name in ACTION_COLUMNS), strict=True)
 
 
 def _ascending(bars: pd.DataFrame) -> pd.DataFrame:
@@ -126,18 +162,18 @@ def _usable(actions: pd.DataFrame) -> pd.DataFrame:
     return actions.loc[good, ACTION_COLUMNS].reset_index(drop=True)
 
 
-def _judge(bars: pd.DataFrame, actions: pd.DataFrame, stored: pd.DataFrame, custom: bool) -> tuple[Split, ...]:
+def _judge(bars: Quotes, actions: pd.DataFrame, stored: Quotes, custom: bool) -> tuple[Split, ...]:
     """Every split, newest first. Splits that follow the same stored bar are judged together, later ones undone."""
     if actions.empty:
         return ()
     rows = actions[actions["kind"] == "split"].sort_values("ex_date", ascending=False)
     if rows.empty:
         return ()
-    ends = bars[["open", "close"]].to_numpy()
-    sound = bars.iloc[np.flatnonzero(((ends > 0) & (ends < np.inf)).all(axis=1))]
-    overlap = _stored_numbers(sound, stored)[:, CLOSE]
+    ends = bars.numbers[:, [OPEN, CLOSE]]
+    sound = bars[((ends > 0) & (ends < np.inf)).all(axis=1)]
+    overlap = stored.at(sound.sessions)[:, CLOSE]
     known = np.flatnonzero(np.isfinite(overlap) & (overlap > 0))
-    sessions, closes = sound["session"].to_numpy(), sound["close"].to_numpy()
+    sessions, closes = sound.sessions, sound.numbers[:, CLOSE]
     judged: list[Split] = []
     following = np.searchsorted(sessions[known], rows["ex_date"].to_numpy()) - 1
     for at in dict.fromkeys(following.tolist()):
@@ -163,7 +199,7 @@ def _explaining(seen: float, ratios: list[float], custom: bool) -> tuple[bool, .
     return min(choices, key=distance)
 
 
-def _by_step(bars: pd.DataFrame, day: np.datetime64, ratio: float, custom: bool) -> Split:
+def _by_step(bars: Quotes, day: np.datetime64, ratio: float, custom: bool) -> Split:
     """A split that no stored bar precedes: the vendor's own prices may show it."""
     step = _step(bars, day)
     if step is None or abs(np.log(ratio)) < TELLING_SPLIT:
@@ -172,12 +208,12 @@ def _by_step(bars: pd.DataFrame, day: np.datetime64, ratio: float, custom: bool)
     return Split(day, ratio, ratio if adjusted else 1.0, "step")
 
 
-def _step(bars: pd.DataFrame, day: np.datetime64) -> float | None:
+def _step(bars: Quotes, day: np.datetime64) -> float | None:
     """The open of the ex-date over the close before it, in the vendor's prices; None where one is missing."""
-    at = int(np.searchsorted(bars["session"].to_numpy(), day))
+    at = int(np.searchsorted(bars.sessions, day))
     if at == 0 or at == len(bars):
         return None
-    return float(bars["open"].iloc[at] / bars["close"].iloc[at - 1])
+    return float(bars.numbers[at, OPEN] / bars.numbers[at - 1, CLOSE])
 
 
 def _factor(splits: tuple[Split, ...], days: npt.NDArray[Any]) -> Floats:
@@ -208,19 +244,3 @@ def _as_stored(new: Floats, old: Floats, factor: Floats, unit: float) -> Floats:
     near = np.abs(new - old) <= np.abs(old) * TOLERANCE + rounding
     near[:, -1] |= (new[:, -1] == 0) & (old[:, -1] > 0)
     return np.where(near, old, new)
-
-
-def _stored_numbers(bars: pd.DataFrame, stored: pd.DataFrame) -> Floats:
-    """The stored `NUMBERS` of each of `bars`, NaN where there are none; `stored` ascends, one row a session."""
-    numbers = np.full((len(bars), len(NUMBERS)), np.nan)
-    sessions, wanted = stored["session"].to_numpy(), bars["session"].to_numpy()
-    if len(sessions):
-        at = np.minimum(np.searchsorted(sessions, wanted), len(sessions) - 1)
-        found = sessions[at] == wanted
-        numbers[found] = _numbers(stored)[at[found]]
-    return numbers
-
-
-def _numbers(bars: pd.DataFrame) -> Floats:
-    """`NUMBERS` as an array [M, 5]; column by column, since to choose several of a frame takes longer than all else."""
-    return np.column_stack([bars[name].to_numpy(dtype=np.float64) for name in NUMBERS])

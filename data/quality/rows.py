@@ -1,5 +1,8 @@
 """Faults that one bar shows by itself, or by the calendar: such a row is left out of the lake. No history here."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -43,19 +46,27 @@ def row_codes(rows: pd.DataFrame, exchange: Sessions, now: np.datetime64) -> "pd
     `rows` has the float columns open, high, low, close and volume, and `session` (datetime64 without zone, midnight,
     or NaT). The codes are those of `ROW_CODES`, as a categorical under the index of `rows`: one byte a row.
     """
+    found = fault_codes(
+        rows["session"].to_numpy(), [rows[name].to_numpy() for name in (*PRICES, "volume")], exchange, now
+    )
+    codes = pd.Categorical.from_codes(found, dtype=ROW_CODE)
+    return pd.Series(codes, index=rows.index, name="code")
+
+
+def fault_codes(
+    dates: npt.NDArray[np.datetime64], columns: Sequence[npt.NDArray[Any]], exchange: Sessions, now: np.datetime64
+) -> Codes:
+    """`row_codes` as positions in `ROW_CODES`, of a session and of open, high, low, close and volume a row."""
     days = _DayCodes(exchange, now)
-    columns = [rows[name].to_numpy() for name in (*PRICES, "volume")]
-    dates = rows["session"].to_numpy()
-    found = np.zeros(len(rows), dtype=np.int8)
-    for start in range(0, len(rows), BLOCK):
+    found = np.zeros(len(dates), dtype=np.int8)
+    for start in range(0, len(dates), BLOCK):
         part = slice(start, start + BLOCK)
         found[part] = days.of(dates[part])
         numbers = [np.asarray(column[part], dtype=np.float64) for column in columns]
         suspect = np.flatnonzero((found[part] == 0) & ~_plain(*numbers))
         if len(suspect):
             found[part][suspect] = _number_codes(*(column[suspect] for column in numbers))
-    codes = pd.Categorical.from_codes(found, dtype=ROW_CODE)
-    return pd.Series(codes, index=rows.index, name="code")
+    return found
 
 
 class _DayCodes:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.prices.source import ACTION_COLUMNS, BAR_COLUMNS, History, MalformedError
-from data.prices.traded import PRICES, as_traded, differs, has_new, settle_actions
+from data.prices.traded import PRICES, Quotes, Traded, as_traded, differs, has_new, settle_actions
 
 DAYS = pd.bdate_range("2024-01-02", periods=20).astype("datetime64[s]")
 NO_BARS = pd.DataFrame({name: pd.Series(dtype="float64") for name in BAR_COLUMNS}).astype({"session": "datetime64[s]"})
@@ -49,27 +49,31 @@ def adjusted(rows, *splits):
     return rows.assign(**prices, volume=np.round(rows["volume"] * factor))
 
 
+def undone(history: History, stored: pd.DataFrame, custom: bool) -> Traded:
+    return as_traded(history, Quotes.of(stored), UNIT, custom)
+
+
 def test_a_split_is_undone_and_the_factor_is_told():
     true = traded_with(12, 4.0, bars())
-    result = as_traded(History(adjusted(true, (12, 4.0)), actions((12, "split", 4.0))), NO_BARS, UNIT, True)
+    result = undone(History(adjusted(true, (12, 4.0)), actions((12, "split", 4.0))), NO_BARS, True)
     for name in PRICES:
-        np.testing.assert_allclose(result.bars[name], true[name], rtol=2e-7)
-    assert result.bars["volume"].tolist() == true["volume"].tolist()
+        np.testing.assert_allclose(result.bars.frame()[name], true[name], rtol=2e-7)
+    assert result.bars.frame()["volume"].tolist() == true["volume"].tolist()
     (split,) = result.splits
     assert (split.ratio, split.factor, split.evidence) == (4.0, 4.0, "step")
 
 
 def test_a_split_that_is_not_in_the_prices_yet_is_not_undone():
     true = traded_with(12, 4.0, bars())
-    result = as_traded(History(true, actions((12, "split", 4.0))), NO_BARS, UNIT, True)
-    assert result.bars["close"].tolist() == true["close"].tolist()
+    result = undone(History(true, actions((12, "split", 4.0))), NO_BARS, True)
+    assert result.bars.frame()["close"].tolist() == true["close"].tolist()
     assert (result.splits[0].factor, result.splits[0].evidence) == (1.0, "step")
 
 
 @pytest.mark.parametrize("custom", [True, False])
 def test_a_small_split_on_a_first_load_follows_the_vendors_custom(custom):
     true = traded_with(12, 1.05, bars(moves=0.03))
-    result = as_traded(History(adjusted(true, (12, 1.05)), actions((12, "split", 1.05))), NO_BARS, UNIT, custom)
+    result = undone(History(adjusted(true, (12, 1.05)), actions((12, "split", 1.05))), NO_BARS, custom)
     assert (result.splits[0].factor, result.splits[0].evidence) == (1.05 if custom else 1.0, "custom")
 
 
@@ -77,9 +81,9 @@ def test_a_small_split_on_a_first_load_follows_the_vendors_custom(custom):
 def test_stored_bars_tell_even_of_a_small_split(given_adjusted):
     true = traded_with(12, 1.02, bars(moves=0.03))
     served = adjusted(true, (12, 1.02)) if given_adjusted else true
-    result = as_traded(History(served, actions((12, "split", 1.02))), true.head(12), UNIT, True)
+    result = undone(History(served, actions((12, "split", 1.02))), true.head(12), True)
     assert (result.splits[0].factor, result.splits[0].evidence) == (1.02 if given_adjusted else 1.0, "stored")
-    assert result.bars["close"].head(12).tolist() == true["close"].head(12).tolist()
+    assert result.bars.frame()["close"].head(12).tolist() == true["close"].head(12).tolist()
 
 
 @given(
@@ -97,11 +101,11 @@ def test_any_splits_leave_stored_bars_as_they_are(seed, splits, stored):
     for at, ratio in splits:
         true = traded_with(at, ratio, true)
     rows = actions(*((at, "split", ratio) for at, ratio in splits))
-    result = as_traded(History(adjusted(true, *splits), rows), true.head(stored), UNIT, True)
-    assert not differs(result.bars, true.head(stored))
-    assert result.bars["volume"].head(stored).tolist() == true["volume"].head(stored).tolist()
+    result = undone(History(adjusted(true, *splits), rows), true.head(stored), True)
+    assert not differs(result.bars, Quotes.of(true.head(stored)))
+    assert result.bars.frame()["volume"].head(stored).tolist() == true["volume"].head(stored).tolist()
     for name in PRICES:
-        np.testing.assert_allclose(result.bars[name], true[name], rtol=1e-5)
+        np.testing.assert_allclose(result.bars.frame()[name], true[name], rtol=1e-5)
 
 
 def test_dividends_before_a_split_are_of_the_shares_of_then():
@@ -109,7 +113,7 @@ def test_dividends_before_a_split_are_of_the_shares_of_then():
     served = History(
         adjusted(true, (12, 4.0)), actions((5, "dividend", 0.25), (12, "split", 4.0), (15, "dividend", 0.3))
     )
-    result = as_traded(served, NO_BARS, UNIT, True)
+    result = undone(served, NO_BARS, True)
     dividends = result.actions[result.actions["kind"] == "dividend"]
     assert dividends["value"].tolist() == [1.0, 0.3]
 
@@ -127,45 +131,45 @@ def test_rounding_of_a_dividend_is_no_new_action():
 def test_a_restated_price_is_seen_and_rounding_is_not():
     stored = bars()
     noisy = stored.assign(close=stored["close"].astype(np.float32).astype(np.float64))
-    assert not differs(as_traded(History(noisy, actions()), stored, UNIT, True).bars, stored)
+    assert not differs(undone(History(noisy, actions()), stored, True).bars, Quotes.of(stored))
     one_cent = stored.assign(close=stored["close"] + np.eye(len(DAYS))[3] * 0.01)
-    assert differs(as_traded(History(one_cent, actions()), stored, UNIT, True).bars, stored)
+    assert differs(undone(History(one_cent, actions()), stored, True).bars, Quotes.of(stored))
 
 
 def test_a_volume_of_zero_is_no_restatement_and_another_one_is():
     stored = bars()
     volume = stored["volume"].to_numpy().copy()
     volume[[3, 4]] = 0.0, volume[4] + 1
-    result = as_traded(History(stored.assign(volume=volume), actions()), stored, UNIT, True).bars
-    assert result["volume"].iloc[3] == stored["volume"].iloc[3]
-    assert result["volume"].iloc[4] == stored["volume"].iloc[4] + 1
-    assert not differs(result, stored)
+    result = undone(History(stored.assign(volume=volume), actions()), stored, True).bars
+    assert result.frame()["volume"].iloc[3] == stored["volume"].iloc[3]
+    assert result.frame()["volume"].iloc[4] == stored["volume"].iloc[4] + 1
+    assert not differs(result, Quotes.of(stored))
 
 
 def test_history_that_is_off_by_one_factor_without_a_split_is_refused():
     stored = bars()
     with pytest.raises(MalformedError, match="4 times the vendor's"):
-        as_traded(History(adjusted(stored, (len(DAYS), 4.0)), actions()), stored, UNIT, True)
+        undone(History(adjusted(stored, (len(DAYS), 4.0)), actions()), stored, True)
 
 
 def test_two_rows_of_a_session_that_disagree_are_refused_and_the_same_row_twice_is_one():
     rows = bars()
-    assert len(as_traded(History(pd.concat([rows, rows.head(3)]), actions()), NO_BARS, UNIT, True).bars) == len(rows)
+    assert len(undone(History(pd.concat([rows, rows.head(3)]), actions()), NO_BARS, True).bars) == len(rows)
     other = rows.head(1).assign(close=1.0)
     with pytest.raises(MalformedError, match="2024-01-02 disagree"):
-        as_traded(History(pd.concat([rows, other]), actions()), NO_BARS, UNIT, True)
+        undone(History(pd.concat([rows, other]), actions()), NO_BARS, True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -2.0])
 def test_an_action_without_a_sound_value_is_none(value):
     rows = actions((5, "dividend", value), (6, "split", value), (7, "split", 1.0))
-    assert as_traded(History(bars(), rows), NO_BARS, UNIT, True).actions.empty
+    assert undone(History(bars(), rows), NO_BARS, True).actions.empty
 
 
 def test_missing_numbers_do_not_disturb_the_judgement():
     true = traded_with(12, 2.0, bars())
     served = adjusted(true, (12, 2.0))
     served.loc[[11, 12], PRICES] = np.nan
-    result = as_traded(History(served, actions((12, "split", 2.0))), NO_BARS, UNIT, True)
+    result = undone(History(served, actions((12, "split", 2.0))), NO_BARS, True)
     assert result.splits[0].factor == 2.0
-    assert result.bars["close"].isna().sum() == 2
+    assert result.bars.frame()["close"].isna().sum() == 2
