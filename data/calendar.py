@@ -61,6 +61,14 @@ class Sessions:
         found = self.labels[np.minimum(at, len(self) - 1)] == wanted
         return np.where(found, at, -1).astype(np.int64)
 
+    def first_from(self, dates: Any) -> npt.NDArray[np.int64]:
+        """Index of the first session on or after each date; len(self) where there is none."""
+        return np.searchsorted(self.labels, np.asarray(dates, dtype="datetime64[D]")).astype(np.int64)
+
+    def last_by(self, dates: Any) -> npt.NDArray[np.int64]:
+        """Index of the last session on or before each date; -1 where there is none."""
+        return np.searchsorted(self.labels, np.asarray(dates, dtype="datetime64[D]"), side="right").astype(np.int64) - 1
+
     def first_informed(self, available_at: Any) -> npt.NDArray[np.int64]:
         """Index of the session whose decision is the first each stamp may inform.
 

@@ -68,9 +68,10 @@ class TrainConfig(Config):
 class NightlyConfig(Config):
     """What `tapewire nightly` does beyond scoring, and whom it tells.
 
-    `coverage`: share of the universe that must be scored before forecasts are published. `catch_up`: how many missed
-    nights are made up for, the newest. `healthcheck` is asked at the start and the end of a run, by the conventions of
-    healthchecks.io; `webhook` gets a JSON document of every run that was less than full. Empty: nobody is told.
+    `coverage`: share of the universe that must be scored before forecasts are published. `catch_up`: how many nights a
+    run does at most, the newest, tonight's included. `healthcheck` is asked at the start and the end of a run, by the
+    conventions of healthchecks.io; `webhook` gets a JSON document of every run that was less than full. Empty: nobody
+    is told.
     """
 
     ingest: tuple[Literal["news", "prices"], ...] = ("news", "prices")

@@ -62,7 +62,7 @@ def ingest_prices(
 
     Raises ConfigError for no watchlist, a wrong calendar or key, LockedError where another run is at it.
     """
-    tickers = _watchlist(workspace)
+    tickers = watchlist(workspace)
     with workspace.lock("ingest"):
         config = workspace.config.tape
         limiter = Limiter(config.rate, config.workers)
@@ -74,7 +74,8 @@ def ingest_prices(
         return run.ingest(tasks, now, advance)
 
 
-def _watchlist(workspace: Workspace) -> list[str]:
+def watchlist(workspace: Workspace) -> list[str]:
+    """The tickers that prices are asked for. Raises ConfigError for none, and for what is no ticker."""
     tickers = list(dict.fromkeys(ticker.strip().upper() for ticker in workspace.config.watchlist))
     where = workspace.folder / "tapewire.toml"
     if not tickers:

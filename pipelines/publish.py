@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from filelock import FileLock, Timeout
 
-from data.errors import LockedError
+from data.errors import ConfigError, LockedError
 from data.schemas import SCHEMAS
 from data.types import QUANTILES
 from pipelines.files import sync_folder, write_folder
@@ -60,8 +60,13 @@ def publish(folder: Path, frame: pd.DataFrame, abstained: Mapping[str, str], fac
 def point_latest(latest: Path, folder: Path) -> None:
     """Make `latest` lead to `folder`, which lies in a folder named by its session beside it; never to an older session.
 
-    A reader finds the old one or the new one.
+    A reader finds the old one or the new one. Raises ConfigError where `latest` is no link.
     """
+    if latest.exists() and not latest.is_symlink():
+        raise ConfigError(
+            f"{latest}: expected a link to the newest forecasts, found a folder or file, as a copy that follows links "
+            "makes one. Remove it, and start again."
+        )
     with _alone(latest.parent):
         to = folder.relative_to(latest.parent)
         at = Path(os.readlink(latest)) if latest.is_symlink() else None

@@ -120,7 +120,7 @@ backoff = 1              # seconds before the second attempt, doubled from then 
 [nightly]
 ingest = ["news", "prices"]  # what `tapewire nightly` gets before it scores; [] where other jobs do it
 coverage = 0.95          # share of the universe, above 0, that must be scored before forecasts are published
-catch_up = 5             # missed nights that are made up for, the newest
+catch_up = 5             # nights that one run does at most, the newest, tonight's included: 1 makes up for none
 healthcheck = ""         # address of a check at healthchecks.io or the like: asked at the start and the end
 webhook = ""             # address that gets a JSON document of every night that was less than full
 

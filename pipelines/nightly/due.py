@@ -17,23 +17,22 @@ def nights_due(
 ) -> list[int]:
     """Positions in `exchange` of the sessions to be done at `now`, oldest first, the newest `most` of them.
 
-    `begun` are the nights that have a ledger, newest first. Due is all that follows the last complete one; where none
-    is complete, all since the oldest that a run has begun; at the very first run the newest alone. `sealed` is the
-    last sealed night, NaT where there is none: nothing older can be sealed, so nothing older is due, whatever became
-    of the ledgers. Raises ConfigError where the calendar ends before `now`.
+    `begun` are the nights that have a ledger, newest first; those of another calendar count by their date. Due is all
+    that follows the last complete one; where none is complete, all since the oldest that a run has begun; at the very
+    first run the newest alone. `sealed` is the last sealed night, NaT where there is none: nothing older can be sealed,
+    so nothing older is due, whatever became of the ledgers. Raises ConfigError where the calendar ends before `now`.
     """
     exchange.last_closed(now)
     newest = int(known(exchange.decision_at, now).sum()) - 1
     first = newest
     for ledger in begun:
-        at = int(exchange.index([ledger.session])[0])
         if ledger.complete:
-            first = at + 1
+            first = int(exchange.last_by(ledger.session)) + 1
             break
         if not ledger.asked:
-            first = min(first, at)
+            first = min(first, int(exchange.first_from(ledger.session)))
     if not np.isnat(sealed):
-        first = max(first, min(int(exchange.index([sealed])[0]), newest))
+        first = max(first, min(int(exchange.first_from(sealed)), newest))
     return list(range(max(first, 0), newest + 1))[-most:]
 
 

@@ -23,7 +23,7 @@ from pipelines.disk import disk_full, full_disk
 from pipelines.engine.base import Engine
 from pipelines.engine.local import LOCAL
 from pipelines.ingest import workspace_feeds
-from pipelines.ingest_prices import Connect
+from pipelines.ingest_prices import Connect, watchlist
 from pipelines.instants import Now, utc_now
 from pipelines.nightly import page
 from pipelines.nightly.due import next_due, nights_due
@@ -53,7 +53,8 @@ def nightly(
 
     Raises LockedError at once where another run is at work, WaitedError where another job ingests for too long,
     or the text encoder cannot be had, ConfigError for what cannot be done at all, ModelError where the champion is
-    refused, DiskFullError where there is no room; the night then stays open. All but the first is told.
+    refused, DiskFullError where there is no room; the night then stays open. All but the first is told, once the lock
+    is held.
     """
     with workspace.lock("nightly"), ExitStack() as open_log:
         return _told(workspace, clock, connect, engine, say, open_log)
@@ -63,7 +64,8 @@ def do_one(workspace: Workspace, session: np.datetime64, clock: Now, engine: Eng
     """Score one past night that was never scored, from what is known by now; what it was scored from.
 
     It is neither settled nor sealed here: the nights that follow do that. Raises LakeError where its session has no
-    bars: nobody could be scored.
+    bars: nobody could be scored; ModelError where its champion is refused, EncoderError where its text encoder cannot
+    be had, LockedError where a run is at work, WaitedError where another job ingests for too long.
     """
     with workspace.lock("nightly"):
         run = Run(workspace, clock, None, engine, sessions(workspace.config.calendar, workspace.config.decision))
@@ -81,12 +83,12 @@ def do_one(workspace: Workspace, session: np.datetime64, clock: Now, engine: Eng
 
 def _check(workspace: Workspace) -> None:
     """What would fail every night fails before anything is begun."""
-    if "news" not in workspace.config.nightly.ingest:
-        return
-    try:
-        workspace_feeds(workspace)
-    except ConfigError as error:
-        raise ConfigError(f'{error} Or leave "news" out of nightly.ingest.') from None
+    needs = {"news": workspace_feeds, "prices": watchlist}
+    for name in workspace.config.nightly.ingest:
+        try:
+            needs[name](workspace)
+        except ConfigError as error:
+            raise ConfigError(f'{error} Or leave "{name}" out of nightly.ingest.') from None
 
 
 def _told(

@@ -198,9 +198,9 @@ def folder_of(workspace: Workspace, session: np.datetime64) -> Path:
 
 
 def night_of(workspace: Workspace, session: np.datetime64) -> Kept | None:
-    """What the night after `session` was scored from; None where no such night was begun."""
+    """What the night after `session` was scored from; None where none was, or its last attempt broke off."""
     ledger = Ledger.open(workspace, session)
-    return ledger.kept if ledger.fixed else None
+    return ledger.kept if ledger.fixed and not ledger.waits_for else None
 
 
 def begun_nights(workspace: Workspace) -> Iterator[Ledger]:
@@ -211,9 +211,10 @@ def begun_nights(workspace: Workspace) -> Iterator[Ledger]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a night's folder. For who holds the lock."""
-    for draft in folder.glob(".*"):
-        draft.unlink(missing_ok=True)
+    """Remove what killed writers left in a night's folder: drafts of `replace_file`. For who holds the lock."""
+    for draft in folder.glob(".*.*"):
+        if draft.suffix[1:].isdecimal() and draft.is_file():
+            draft.unlink(missing_ok=True)
 
 
 def stamp(at: np.datetime64) -> str:

@@ -1,7 +1,8 @@
 """A night's log: `nights/<session>/log.jsonl`, one JSON object a line, through the standard logging module.
 
 Each line is written in one call and at once, so that it survives whatever comes next; a line that a kill or a full
-disk has cut is removed by the next run. A log that cannot be written stops nothing.
+disk has cut is removed by the next run. A line that cannot be written stops nothing; a log that cannot be opened
+raises OSError.
 """
 
 import json

@@ -207,6 +207,7 @@ def _card(card: Result) -> Iterator[str]:
     for model in card["models"]:
         rank_ic = (model["measures"] or {}).get("rank_ic")
         told = f"live rank IC {rank_ic['mean']:.3f} ({rank_ic['low']:.3f} to {rank_ic['high']:.3f})" if rank_ic else ""
+        told = told or ("" if model["why"] else "too few tickers for a rank IC")
         what = f"{model['nights']} nights, {told}" if told else model["why"]
         yield f"- {model['role']} `{model['model_id']}`: {safe(what)}"
 

@@ -1,7 +1,7 @@
 """`tapewire nightly --as-of`: a past night again, from what was known and recorded then, with the models of then.
 
 What comes out must be what is stored, to the bit, whatever has been restated, promoted or compacted since. Nothing is
-added to the lake. A night that was never begun is done now instead, and late.
+added to the lake. A night that was never scored is done now instead, and late.
 """
 
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from pipelines.nightly.job import do_one
 from pipelines.nightly.ledger import Kept, Ledger
 from pipelines.nightly.members import as_of_night
 from pipelines.score import Ask, score
+from pipelines.scorecard.seal import MICROSECOND
 from pipelines.workspace import Workspace
 
 # All but the stamps of the making.
 COMPARED = ("target", "decision_at", "mean", "quantiles", "prob_up", "price", "price_low", "price_high")
 KEY = ["model_id", "ticker", "data_version"]
 NAMED = 10
-MICROSECOND = np.timedelta64(1, "us")
 
 SAME, DIFFERENT = 0, 3
 
@@ -75,10 +75,10 @@ class Replayed:
 
 
 def replay(workspace: Workspace, session: np.datetime64, clock: Now = utc_now, engine: Engine = LOCAL) -> Replayed:
-    """Score the night after `session` again and compare; do it, where it was never begun.
+    """Score the night after `session` again and compare; do it, where it was never scored.
 
     Raises ModelError where a model of that night is gone or was altered, LakeError for a day without a session or
-    without bars, ConfigError where the night was not scored and may still be done in time.
+    without bars, ConfigError where the night was not scored and may still be done in time, else what `do_one` does.
     """
     exchange = sessions(workspace.config.calendar, workspace.config.decision)
     at = session_of(exchange, session)

@@ -16,13 +16,14 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from data.asof import known
 from data.calendar import Sessions
 from data.errors import LockedError, ModelError, TapewireError, WaitedError
+from data.packing import naive_utc
 from pipelines.bundle import Bundle, load_bundle
 from pipelines.disk import disk_full
 from pipelines.engine.base import Engine
 from pipelines.ingest import FED, ingest_news
 from pipelines.ingest_prices import Connect, ingest_prices
 from pipelines.instants import Now
-from pipelines.nightly.ledger import Kept, Result
+from pipelines.nightly.ledger import Kept, Result, instant, stamp
 from pipelines.nightly.log import note
 from pipelines.nightly.members import as_of_night
 from pipelines.score import Ask, Scored, score
@@ -196,6 +197,7 @@ def _record(scored: Scored) -> Result:
         "unexpected": len(unexpected),
         "named": [(ticker, scored.abstained[ticker]) for ticker in unexpected[:NAMED]],
         "drift": scored.drift,
+        "newest": stamp(naive_utc(scored.frame["recorded_at"]).max()) if len(scored.frame) else None,
         **_ends(scored.frame),
     }
 
@@ -217,12 +219,23 @@ def settle_night(run: Run, kept: Kept, scored: Result) -> Result:
     from pipelines.scorecard.seal import seal
     from pipelines.scorecard.settle import settle
 
-    # Both are stamped like the forecasts, so that a run that was killed in between seals the same.
-    settled = settle(run.workspace, kept.session, kept.recorded_by, kept.made_at)
-    sealed = seal(run.workspace, kept.session, _sealed_record(run.exchange, kept, scored), kept.made_at)
+    at = _sealed_at(kept, scored)
+    settled = settle(run.workspace, kept.session, kept.recorded_by, at)
+    sealed = seal(run.workspace, kept.session, _sealed_record(run.exchange, kept, scored), at)
     note("settled", settled=settled.settled, missing=settled.missing, delisted=settled.delisted)
     note("sealed", sha256=sealed.sha256)
     return {"settled": settled.as_dict(), "seal": sealed.as_dict()}
+
+
+def _sealed_at(kept: Kept, scored: Result) -> np.datetime64:
+    """The moment of the night's newest forecast, not of the clock: a run that was killed in between seals the same.
+
+    Most are of `made_at`; `tapewire score` by hand, while the night stood still, may have stored some after it.
+    """
+    records = (scored["champion"], *scored["challengers"].values())
+    newest = [instant(record["newest"]) for record in records if record.get("newest")]
+    at: np.datetime64 = np.max([kept.made_at, *newest])
+    return at
 
 
 def _sealed_record(exchange: Sessions, kept: Kept, scored: Result) -> Result:

@@ -251,7 +251,7 @@ def _stale(workspace: Workspace, chain: list[Seal], now: np.datetime64) -> list[
         return []
     exchange = sessions(workspace.config.calendar, workspace.config.decision)
     decided = int(known(exchange.decision_at, now).sum()) - 1
-    return alarms.stale(decided - int(exchange.index([chain[-1].night])[0]), str(chain[-1].night))
+    return alarms.stale(decided - int(exchange.last_by(chain[-1].night)), str(chain[-1].night))
 
 
 def _evidence(settled: Settlements, models: list[ModelCard]) -> Iterator[Evidence]:

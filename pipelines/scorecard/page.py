@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.scorecard.evidence import ENOUGH
+
 NAMES = {
     "rank_ic": "rank IC",
     "hit_rate": "hit rate",
@@ -34,7 +36,7 @@ def _head(card: Mapping[str, Any]) -> Iterator[str]:
         said = "**is proposed**" if found["proposed"] else "is not proposed"
         yield (
             f"- Challenger `{found['challenger']}` {said} over `{found['champion']}`: e = {found['e_value']:.2f} "
-            f"(at most {found['highest']:.2f}; 20 proposes) over {found['nights']} nights{_gain(found)}."
+            f"(at most {found['highest']:.2f}; {ENOUGH:.0f} proposes) over {found['nights']} nights{_gain(found)}."
         )
     yield ""
 
@@ -116,7 +118,7 @@ def _aside(standing: str, part: Mapping[str, Any]) -> Iterator[str]:
     if part["rows"]:
         measured = part["measures"] or {}
         rank_ic = measured.get("rank_ic")
-        said = (
-            f"rank IC {rank_ic['mean']:.4g} ({rank_ic['low']:.4g} to {rank_ic['high']:.4g})" if rank_ic else part["why"]
-        )
+        said = part["why"] or "too few tickers for a rank IC"
+        if rank_ic:
+            said = f"rank IC {rank_ic['mean']:.4g} ({rank_ic['low']:.4g} to {rank_ic['high']:.4g})"
         yield f"{standing.capitalize()}, not live: {part['nights']} nights, {part['rows']} rows; {said}."

@@ -97,8 +97,11 @@ def _unsettled(lake: Lake, night: np.datetime64) -> pd.DataFrame:
 
 
 def _judge(rows: pd.DataFrame, exchange: Sessions, at: int, read: Any) -> pd.DataFrame:
-    """`rows` with `realised` and `outcome`, "" where it is still waited for."""
-    over = exchange.index(rows["target_session"])
+    """`rows` with `realised` and `outcome`, "" where it is still waited for.
+
+    A target session that `exchange` does not have, as of a calendar that was left since, has no return.
+    """
+    over = exchange.first_from(rows["target_session"])
     first = max(int(over.min()) - 2, 0)  # the session before the forecast's own: a return needs the bar before
     tickers = tuple(sorted(rows["ticker"].unique()))
     within = Span("session", exchange.labels[first], exchange.labels[at])
@@ -170,7 +173,7 @@ def _payouts(
         ticker, target_session = rows["ticker"].iloc[row], rows["target_session"].iloc[row]
         after = newest[(newest["ticker"] == ticker).to_numpy(dtype=bool) & (newest["ex_date"] >= target_session)]
         cash, splits = (after.loc[(after["kind"] == kind).to_numpy(dtype=bool)] for kind in ("dividend", "split"))
-        before = int(panel.sessions.index([target_session])[0]) - 1
+        before = int(panel.sessions.first_from(target_session)) - 1
         close = panel.close[panel.tickers.index(ticker), before]
         if splits.empty and cash["value"].sum() > 0 and close > 0:
             found[row] = np.log(cash["value"].sum() / close)

@@ -19,7 +19,7 @@ from data.errors import ConfigError
 from data.lake import Lake
 from data.packing import naive_utc
 from data.scan import Span
-from data.schemas import KEYS
+from data.schemas import KEYS, SCHEMAS
 from pipelines.config import TapewireConfig
 from pipelines.scorecard.seal import Ints, Seal, digest, places, read_seals, vouched
 from pipelines.workspace import Workspace
@@ -169,7 +169,7 @@ def _forecast_findings(lake: Lake, chain: list[Seal], target_session: object, pl
         block = range(first, min(first + BLOCK, len(chain)))
         wanted = session[(place >= block.start) & (place < block.stop)]
         span = Span("target_session", wanted.min(), wanted.max()) if len(wanted) else None
-        rows = lake.read("forecasts", within=span) if span else lake.read("forecasts").slice(0, 0)
+        rows = lake.read("forecasts", within=span) if span else SCHEMAS["forecasts"].empty_table()
         of_row = places(rows, chain)
         for position in block:
             found = rows.filter(pa.array(of_row == position))

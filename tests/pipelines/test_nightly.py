@@ -285,6 +285,7 @@ def test_another_champion_goes_on_where_one_was_refused(at_desk: Desk) -> None:
         at_desk.night(0)
     other = at_desk.challenger
     promote(at_desk.folder / "runs", other, evening(0, 20))
+    assert night_of(at_desk.workspace, session(0)) is None  # by hand, too, the champion of now is taken
     done = at_desk.night(0, evening(0, 30))
     assert (done.exit_code, done.nights[0].published) == (0, True)
     assert latest(at_desk) == f"2018-11-02/{other}"
@@ -323,9 +324,10 @@ def test_a_retired_challenger_is_scored_no_more(at_desk: Desk) -> None:
     assert set(at_desk.forecasts()["model_id"]) == {at_desk.champion}
 
 
-def test_news_without_a_feed_is_refused_before_anything_is_begun(at_desk: Desk) -> None:
-    at_desk.overrides = ["news.feeds=[]"]
-    with pytest.raises(ConfigError, match=r"nightly\.ingest"):
+@pytest.mark.parametrize(("name", "missing"), [("news", "news.feeds=[]"), ("prices", "watchlist=[]")])
+def test_nothing_to_ask_for_is_refused_before_anything_is_begun(at_desk: Desk, name: str, missing: str) -> None:
+    at_desk.overrides = [missing]
+    with pytest.raises(ConfigError, match=rf'Or leave "{name}" out of nightly\.ingest'):
         at_desk.night(0)
     assert not (at_desk.folder / "nights").exists()
 
@@ -344,6 +346,17 @@ def test_a_broken_ledger_is_named(at_desk: Desk, tapewire: Any) -> None:
     ran = tapewire(at_desk.folder, "nightly", "--set", "nightly.ingest=[]")
     assert (ran.code, ran.out) == (2, "")
     assert "2018-11-01/ledger.json" in ran.err
+
+
+def test_of_hidden_files_only_our_drafts_are_swept(at_desk: Desk) -> None:
+    folder = files(at_desk, 0)
+    for name in (".ipynb_checkpoints", ".folder.1"):
+        (folder / name).mkdir(parents=True)
+    for name in (".ledger.json.4711", ".keep", ".notes.txt"):
+        (folder / name).touch()
+    assert at_desk.night(0).exit_code == 0
+    hidden = sorted(path.name for path in folder.glob(".*"))
+    assert hidden == [".folder.1", ".ipynb_checkpoints", ".keep", ".notes.txt"]
 
 
 def test_a_torn_line_of_the_log_is_cut(at_desk: Desk) -> None:

@@ -87,6 +87,14 @@ def test_nothing_older_than_the_last_sealed_night_is_due() -> None:
     assert due("2024-07-12T03:00", *begun, sealed="2024-07-16") == ["2024-07-11"]  # by a clock that was fast
 
 
+def test_nights_of_another_calendar_count_by_their_date() -> None:
+    """15 July 2024 is a holiday in Tokyo."""
+    tokyo, now = sessions("XTKS", "nightly"), "2024-07-17T00:00"
+    assert due(now, night("2024-07-15"), exchange=tokyo, sealed="2024-07-15") == ["2024-07-16"]
+    assert due(now, night("2024-07-15", complete=False), exchange=tokyo, sealed="2024-07-12") == ["2024-07-16"]
+    assert due(now, exchange=tokyo, sealed="2024-07-15") == ["2024-07-16"]
+
+
 def test_a_night_that_was_asked_for_by_name_makes_no_other_due() -> None:
     asked = night("2024-07-08", complete=False, asked=True)
     assert due("2024-07-12T03:00", asked) == ["2024-07-11"]

@@ -11,10 +11,13 @@ from simulated_nights import Desk, Tape, desk, evening, noon_after, session
 
 from data.errors import LakeError
 from data.lake import Lake
+from data.packing import naive_utc
 from pipelines.bundle import load_bundle
 from pipelines.ingest_prices import ingest_prices
+from pipelines.nightly.ledger import night_of
 from pipelines.nightly.replay import replay
 from pipelines.score import Ask, score
+from pipelines.scorecard.seal import read_seals, vouched
 from pipelines.scorecard.settle import settle
 from pipelines.scorecard.verify import verify
 
@@ -114,6 +117,28 @@ def test_added_counts_what_the_lake_did_not_hold(at_desk: Desk) -> None:
     shutil.rmtree(at_desk.folder / "nights")
     again = replay(at_desk.workspace, session(0), lambda: evening(1, 60))
     assert (again.done, again.added, len(at_desk.forecasts())) == (True, 0, 32)
+    intact(at_desk)
+
+
+def test_what_was_scored_by_hand_while_the_night_stood_still_is_under_its_seal(
+    at_desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("pipelines.nightly.job.score_night", stop)
+        with pytest.raises(KeyboardInterrupt):
+            at_desk.night(0)
+    workspace, later = at_desk.workspace, evening(0, 60)
+    kept = night_of(workspace, session(0))
+    assert kept is not None
+    assert score(workspace, load_bundle(workspace.runs), Ask(session(0), kept.recorded_by), lambda: later).added == 8
+    assert at_desk.night(0, evening(0, 90)).exit_code == 0
+    rows, chain = of_session(at_desk, 0), read_seals(workspace.lake)
+    assert set(naive_utc(rows["recorded_at"])) == {kept.made_at, later}  # the challenger's and the champion's
+    assert set(rows["standing"]) == {"live"}
+    assert vouched(chain, rows["target_session"].to_numpy(), naive_utc(rows["recorded_at"])).all()
+    assert chain[0].forecasts == 16
+    intact(at_desk)
+    at_desk.night(1)
     intact(at_desk)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from data.calendar import sessions
+from data.errors import ConfigError
 from data.lake import Lake
 from pipelines import publish as publishing
 from pipelines.bundle import load_bundle
@@ -196,6 +197,14 @@ def test_cut_anywhere_and_done_again_it_ends_as_if_undisturbed(
             assert content in (before.get(name), expected.get(name)), (calls[-1], name)
         work(home, made)
         assert tree(home) == expected, calls[-1]
+
+
+def test_a_latest_that_is_no_link_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / LATEST).mkdir()
+    (tmp_path / LATEST / "forecasts.csv").touch()
+    with pytest.raises(ConfigError, match="found a folder or file"):
+        point_latest(tmp_path / LATEST, tmp_path / "2018-12-03" / "model")
+    assert [path.name for path in (tmp_path / LATEST).iterdir()] == ["forecasts.csv"]
 
 
 def test_latest_never_goes_back(made: Scored, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from settled_nights import CHALLENGER, CHAMPION, HOUR, Nights
 
 from data.errors import LakeError, ModelError
+from pipelines.nightly.page import _card
 from pipelines.promotions import challenge, promote
 from pipelines.scorecard import card
 from pipelines.scorecard.card import scorecard
@@ -130,6 +131,17 @@ def test_with_too_few_nights_it_says_so_instead_of_numbers(tmp_path: Path) -> No
     assert live["measures"] is live["calibration"] is live["error_drift"] is None
     assert live["why"] == f"{FEWEST_NIGHTS - 1} nights settled; measures are shown from {FEWEST_NIGHTS} on"
     assert "19 nights settled" in scorecard(nights.workspace, lambda: nights.decided(20)).markdown()
+
+
+def test_with_too_few_tickers_for_a_rank_ic_it_says_so(tmp_path: Path) -> None:
+    nights = Nights(tmp_path / "world", tickers=("A", "B", "C"))
+    promote(nights.workspace.runs, CHAMPION, nights.decided(0))
+    nights.fill([nights.drawn(night) for night in range(FEWEST_NIGHTS + 2)])
+    found = read(nights)
+    (model,) = found["models"]
+    assert (model["live"]["measures"]["rank_ic"], model["live"]["why"]) == (None, "")
+    (line,) = _card(found | {"models": [model["live"] | {"role": "champion", "model_id": CHAMPION}]})
+    assert line.endswith(f"{FEWEST_NIGHTS + 2} nights, too few tickers for a rank IC")
 
 
 def test_before_anything_was_scored_it_is_empty(tmp_path: Path) -> None:

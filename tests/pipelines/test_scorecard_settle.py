@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from settled_nights import CHALLENGER, Nights, utc
 
-from pipelines.scorecard.settle import PATIENCE
+from data.lake import Lake
+from pipelines.scorecard.settle import PATIENCE, settle
+from pipelines.workspace import open_workspace
 
 
 @pytest.fixture
@@ -133,3 +135,24 @@ def test_only_the_sessions_behind_are_read(nights: Nights, monkeypatch: pytest.M
     nights.settle(6)
     wide = [rows for table, columns, rows in asked if table == "forecasts" and columns != ("target_session",)]
     assert wide == [6]
+
+
+def test_a_session_that_the_calendar_no_longer_has_is_waited_for_and_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """15 July 2024 is a holiday in Tokyo; no more is read for it than for any other."""
+    nights = Nights(tmp_path / "july", start="2024-07-02")
+    nights.bars(*range(25))
+    nights.forecasts(7)
+    assert str(nights.label(8)) == "2024-07-15"
+    (nights.folder / "tapewire.toml").write_text('calendar = "XTKS"\n')
+    workspace, read = open_workspace(nights.folder), []
+    coded = Lake.coded
+    monkeypatch.setattr(Lake, "coded", lambda lake, *args: (read.append(args), coded(lake, *args))[1])
+    found = [
+        settle(workspace, np.datetime64(day, "D"), nights.decided(24), nights.decided(24))
+        for day in ("2024-07-16", "2024-07-29", "2024-07-30")
+    ]
+    assert [(each.waiting, each.missing) for each in found] == [(6, 0), (6, 0), (0, 6)]
+    firsts = [str(args[3].first) for args in read if args[0] == "bars"]
+    assert firsts == ["2024-07-11"] * 3
