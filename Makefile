@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev  ## install, then run the tests (ARGS="-n 0 tests/d
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev  ## run the long tests that `test` leaves out
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=25 $(ARGS)
 
 check: $(VENV)/.installed-dev  ## lint, format, types and layers
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ def verify(
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Prove that no forecast or settlement was added or changed after its night. Exit code 3: something was."""
+    """Prove that nothing under a night's seal was added, changed or removed since. Exit code 3: something was."""
     from pipelines.scorecard.verify import verify as job
 
     result = job(open_here(sets), head)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -33,6 +34,16 @@ def kill_after(seconds: float, job: Callable[..., None], *args: Any) -> bool:
     child.kill()
     child.join()
     return at_work
+
+
+def dies(job: Callable[..., None], *args: Any) -> None:
+    """Run a job that kills itself; it must have."""
+    child = _start(job, *args)
+    child.join(300)
+    code = child.exitcode  # None where it hangs
+    child.kill()
+    child.join()
+    assert code == -signal.SIGKILL, code
 
 
 def _start(job: Callable[..., None], *args: Any) -> Any:

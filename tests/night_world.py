@@ -139,6 +139,11 @@ class World:
         label: np.datetime64 = self.days.labels[self.plan.history + night]
         return label
 
+    def target(self, night: int) -> np.datetime64:
+        """The session that the night forecasts."""
+        label: np.datetime64 = self.days.target[self.plan.history + night]
+        return label
+
     def now(self, night: int) -> np.datetime64:
         """When the job starts: some minutes after the decision, and always the same."""
         minutes = int(np.random.default_rng([self.plan.seed, self.plan.history + night]).integers(5, 90))

@@ -147,7 +147,9 @@ def _differing(again: pd.DataFrame, stored: pd.DataFrame, made_at: np.datetime64
     """Tickers and what is different: one that is not stored, one that was not made again, one with other values."""
     both = again.merge(stored, on=KEY, how="outer", suffixes=("", "_stored"), indicator="side").sort_values(KEY)
     there = (both["side"] == "both").to_numpy()
-    values = np.where(there, "", "other inputs than were stored").astype(object)
+    named = pd.MultiIndex.from_frame(both[["ticker", "model_id"]])
+    held = named.isin(pd.MultiIndex.from_frame(stored[["ticker", "model_id"]]))
+    values = np.where(there, "", np.where(held, "other inputs than were stored", "not stored")).astype(object)
     for name in reversed(COMPARED):
         differs = _bits(both[name][there]) != _bits(both[f"{name}_stored"][there])
         values[np.flatnonzero(there)[differs.any(axis=tuple(range(1, differs.ndim)))]] = f"another {name}"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 from first_schema import LIVE, copy_of_fixture
-from killing import kill_after, row_hashes, run_to_its_end
+from killing import dies, kill_after, row_hashes, run_to_its_end
 
 from data import maintenance
 from data.errors import LakeError
@@ -210,7 +210,7 @@ STEPS = ["write_table", "create_write_transaction", "create_checkpoint", "cleanu
 @pytest.mark.parametrize("name", STEPS)
 def test_killed_between_two_steps_it_leaves_every_row_once(lake: Lake, tmp_path: Path, name: str, after: bool) -> None:
     expected = row_hashes(lake)
-    assert not kill_after(60, maintain_until, tmp_path, name, after)
+    dies(maintain_until, tmp_path, name, after)
     assert row_hashes(lake) == expected
     assert len(files(lake, "bars")) == (1 if STEPS.index(name) + after > 1 else NIGHTS + 1)
     maintain(lake, NOW)

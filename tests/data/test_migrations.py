@@ -13,7 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.table import TableAlterer
 from first_schema import FIXTURE, LIVE, REPLAYED, add_forecasts, copy_of_fixture, new_forecasts
-from killing import kill_after, run_to_its_end
+from killing import dies, kill_after, run_to_its_end
 
 import data.lake
 from data import migrations
@@ -124,7 +124,7 @@ def test_a_writer_killed_before_in_and_after_the_upgrade_is_completed_by_the_nex
 ) -> None:
     lake = Lake(folder / "lake")
     before = rows_of(lake)
-    assert not kill_after(60, add_until, folder, name, after)
+    dies(add_until, folder, name, after)
     upgraded = "standing" in [field.name for field in stored(lake).schema().fields]
     assert upgraded == (after or name == "write_deltalake")
     assert rows_of(lake)[:16] == before

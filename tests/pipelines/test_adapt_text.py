@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import kill_after
+from killing import dies
 from sentiments import sentences, tiny_encoder, write_csv
 from sklearn.metrics import f1_score
 
@@ -149,7 +149,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(base: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_half_written(base: Path, tmp_path: Path) -> None:
-    assert not kill_after(300, stop, str(tmp_path), str(base), "_publish", kill)
+    dies(stop, str(tmp_path), str(base), "_publish", kill)
     check_a_draft_is_left_and_cleared_away(tmp_path, base)
 
 

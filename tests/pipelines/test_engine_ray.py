@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,22 @@ def test_stores_of_embeddings_agree_though_a_worker_is_killed(
 
 
 def workers_at_work() -> list[int]:
-    """Processes that are in the middle of a part: Ray writes the task into their title."""
-    titles = {path: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-    return [int(path.parent.name) for path, title in titles.items() if title.startswith(b"ray::_run")]
+    """Processes below this one that are in the middle of a part: Ray writes the task into their title."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_run") and os.getpid() in parents(folder):
+                found.append(int(folder.name))
+    return found
+
+
+def parents(folder: Path) -> list[int]:
+    """Of a process in /proc, up to the first."""
+    found = []
+    while (parent := int((folder / "stat").read_text().rpartition(")")[2].split()[1])) > 0:
+        found.append(parent)
+        folder = folder.with_name(str(parent))
+    return found
 
 
 def files(folder: Path) -> dict[str, bytes]:

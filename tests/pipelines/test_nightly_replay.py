@@ -110,7 +110,17 @@ def test_a_changed_forecast_is_named(at_desk: Desk) -> None:
     assert ticker in again.text()
 
 
-def test_a_forecast_that_was_removed_or_added_is_named(at_desk: Desk) -> None:
+def test_a_forecast_that_was_removed_is_named(at_desk: Desk) -> None:
+    lake = Lake(at_desk.folder / "lake")
+    rows = lake.read("forecasts")
+    first = int(np.flatnonzero(rows["target_session"].to_numpy().astype("datetime64[D]") == session(1))[0])
+    write_deltalake(str(lake.folder / "forecasts"), rows.take(np.delete(np.arange(len(rows)), first)), mode="overwrite")
+    again = replay(at_desk.workspace, session(0), lambda: evening(9))
+    ticker, model_id = rows["ticker"][first].as_py(), rows["model_id"][first].as_py()
+    assert (again.exit_code, again.differing) == (3, (f"{ticker} ({model_id}): not stored",))
+
+
+def test_a_forecast_that_was_added_is_named(at_desk: Desk) -> None:
     lake = Lake(at_desk.folder / "lake")
     rows = lake.frame("forecasts")
     of_night = rows[rows["target_session"].to_numpy(dtype="datetime64[D]") == session(1)]

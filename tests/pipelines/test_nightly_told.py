@@ -96,16 +96,21 @@ def test_a_challenger_that_breaks_while_it_is_loaded_degrades(
     assert str(error) in done.nights[0].degraded[0]
 
 
-def test_a_full_disk_while_a_challenger_is_loaded_ends_the_night(
-    at_desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("name", ["load_bundle", "score"])
+def test_a_full_disk_at_a_challenger_ends_the_night(at_desk: Desk, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    job, challenger = getattr(steps, name), at_desk.challenger
 
-    monkeypatch.setattr(steps, "load_bundle", full)
+    def full(first: Any, second: Any, *rest: Any) -> Any:
+        if challenger in (second, getattr(second, "model_id", None)):
+            raise OSError(28, "No space left on device")
+        return job(first, second, *rest)
+
+    monkeypatch.setattr(steps, name, full)
     with pytest.raises(TapewireError) as raised:
         at_desk.night(0)
     assert raised.value.exit_code == 4
+    monkeypatch.undo()
+    assert at_desk.night(0).exit_code == 0
 
 
 def test_a_champion_of_another_clock_is_refused(at_desk: Desk) -> None:

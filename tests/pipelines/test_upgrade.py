@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from first_schema import EMBEDS, FIXTURE, LIVE, REPLAYED, copy_of_fixture
-from killing import kill_after, row_hashes
+from killing import dies, row_hashes
 
 import data.lake
 from data.lake import Lake
@@ -83,13 +83,15 @@ def score_until(folder: Path, name: str, after: bool) -> None:
         score_at(folder, np.datetime64("2018-08-16"))
 
 
-@pytest.mark.parametrize(("name", "after"), [("upgrade", False), ("upgrade", True), ("write_deltalake", True)])
+@pytest.mark.parametrize(
+    ("name", "after"), [("upgrade", False), ("upgrade", True), ("write_deltalake", False), ("write_deltalake", True)]
+)
 def test_a_score_killed_in_the_midst_of_the_upgrade_ends_as_an_undisturbed_one(
     folder: Path, tmp_path: Path, name: str, after: bool
 ) -> None:
     whole = Path(shutil.copytree(folder, tmp_path / "whole"))
     score_at(whole, np.datetime64("2018-08-16"))
-    assert not kill_after(100, score_until, folder, name, after)
+    dies(score_until, folder, name, after)
     score_at(folder, np.datetime64("2018-08-16"))
     assert row_hashes(Lake(folder / "lake")) == row_hashes(Lake(whole / "lake"))
     again, expected = (score_at(each, EVE[LIVE]).frame for each in (folder, whole))
