@@ -28,7 +28,7 @@ SECONDS = 1.0  # of a size at most, three steps at least
 TEXTBOOK = {  # in lookback; all are linear in batch
     "lstm": "1",
     "gru": "1",
-    "tcn": "1",
+    "tcn": "~1 (L log L)",  # its depth grows until it sees the whole window
     "mlp": "1",
     "dlinear": "1",
     "transformer": "<= 2",
