@@ -99,8 +99,7 @@ class Sessions:
     def between(self, first: Any, last: Any) -> "Sessions":
         """The sessions labelled from `first` to `last`, both included."""
         days = np.asarray([first, last], dtype="datetime64[D]")
-        low = int(np.searchsorted(self.labels, days[0], side="left"))
-        high = int(np.searchsorted(self.labels, days[1], side="right"))
+        low, high = int(self.first_from(days[0])), int(self.last_by(days[1])) + 1
         arrays = ("labels", "opens", "closes", "target", "target_open", "target_close", "decision_at")
         parts = {name: getattr(self, name)[low:high] for name in arrays}
         before = self.decision_at[low - 1] if low else self.decision_before

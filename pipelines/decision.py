@@ -112,7 +112,7 @@ def _newest(workspace: Workspace, exchange: Sessions) -> int:
         bars = workspace.lake.read("bars", ["ticker", "session"], Span("session", end - OF_LATE, end))
         found = pc.max(bars.filter(pc.field("ticker").isin(list(tickers)))["session"]).as_py()
         end = end if found is None else np.datetime64(found, "D")
-    at = int(np.searchsorted(exchange.labels, end, side="right")) - 1
+    at = int(exchange.last_by(end))
     if at < 0:
         raise LakeError(f"{end}: expected bars of a session of {exchange.calendar}, found none since it began.")
     return at

@@ -325,7 +325,7 @@ def _by_ticker(rows: pd.DataFrame) -> dict[str, slice]:
 
 
 def _sessions_before(exchange: Sessions, day: np.datetime64, count: int) -> np.datetime64:
-    at = int(np.searchsorted(exchange.labels, day))
+    at = int(exchange.first_from(day))
     label: np.datetime64 = exchange.labels[max(at - count + 1, 0)]
     return label
 

@@ -72,12 +72,14 @@ class Terms:
     settle: np.timedelta64
 
 
-def no_actions() -> pd.DataFrame:
-    """`ACTION_COLUMNS` without a row."""
-    return pd.DataFrame({"ex_date": np.empty(0, "datetime64[s]"), "kind": pd.Series(dtype="str"), "value": np.empty(0)})
-
-
-NO_ACTIONS = no_actions().assign(available_at=np.empty(0, "datetime64[us]"))
+NO_ACTIONS = pd.DataFrame(
+    {
+        "ex_date": np.empty(0, "datetime64[s]"),
+        "kind": pd.Series(dtype="str"),
+        "value": np.empty(0),
+        "available_at": np.empty(0, "datetime64[us]"),
+    }
+)
 
 
 def judge(
@@ -122,8 +124,8 @@ def refuse_recycled(history: History, exchange: Sessions, through: np.datetime64
     """MalformedError where bars begin anew long after those stored: they may be another company's."""
     if history.bars.empty:
         return
-    first = history.bars["session"].to_numpy().min()
-    gap = int(np.searchsorted(exchange.labels, first) - np.searchsorted(exchange.labels, through))
+    first = np.fmin.reduce(history.bars["session"].to_numpy())  # a bar without a date says nothing here
+    gap = int(exchange.first_from(first) - exchange.first_from(through))
     if gap > RECYCLED:
         raise MalformedError(
             f"its bars begin again on {first.astype('datetime64[D]')}, {gap} sessions after those stored: another "
@@ -156,7 +158,7 @@ def by_origin(tape: Tape, through: np.datetime64 | None, recorded_at: np.datetim
 
 def _on_sessions(actions: pd.DataFrame, exchange: Sessions, since: np.datetime64) -> pd.DataFrame:
     """Actions from `since` on, on the first session on or after their ex-date: nobody could trade before."""
-    at = np.searchsorted(exchange.labels, actions["ex_date"].to_numpy(dtype="datetime64[D]"))
+    at = exchange.first_from(actions["ex_date"])
     inside = (at < len(exchange)) & (actions["ex_date"] >= since).to_numpy()
     rows = actions[inside].assign(ex_date=exchange.labels[at[inside]].astype("datetime64[s]"))
     return rows.drop_duplicates(["ex_date", "kind"], ignore_index=True)[[*ACTION_COLUMNS, "slack"]]

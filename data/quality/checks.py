@@ -188,7 +188,7 @@ class _Actions:
     def of(cls, actions: pd.DataFrame, names: "pd.Index[str]", exchange: Sessions) -> "_Actions":
         ticker = names.get_indexer(pd.Index(actions["ticker"]))
         days = actions["ex_date"].to_numpy().astype("datetime64[D]")
-        session = np.searchsorted(exchange.labels, days)
+        session = exchange.first_from(days)
         value = _floats(actions, "value")
         sound = (value > 0) & np.isfinite(value)
         order = np.flatnonzero(ticker >= 0)
